@@ -1,0 +1,113 @@
+/* maskprobe: the C ABI of the core, and the only thing Python sees.
+ *
+ * Objects are opaque and owned by the caller (X_init / X_free). Every function that can fail returns an
+ * mp_status (or NULL) and leaves a message in mp_last_error(), which is kept per thread. Nothing throws
+ * across this border and nothing calls back into the caller. One call runs one llama_decode at most.
+ *
+ * The declarations below the marker are read by the cffi build: plain C, one constant per #define. */
+#ifndef MASKPROBE_H
+#define MASKPROBE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define MP_API __declspec(dllexport)
+#else
+#define MP_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct llama_context;
+struct llama_sampler;
+
+/* cdef: begin */
+#define MP_MAX_MASKS 4       /* masks per node, k */
+#define MP_MAX_SEQUENCES 256 /* llama.cpp's limit on sequence ids, so on leaves of a block */
+
+typedef enum mp_status {
+    MP_OK = 0,
+    MP_ERROR_ARGUMENT = 1, /* the caller passed something out of range */
+    MP_ERROR_FILE = 2,     /* the GGUF cannot be read as expected */
+    MP_ERROR_DECODE = 3,   /* llama_decode failed; the KV cache is back at the committed tokens */
+    MP_ERROR_MEMORY = 4,   /* out of memory */
+    MP_ERROR_BINDING = 5   /* the llama.cpp function table is missing or does not fit */
+} mp_status;
+
+MP_API const char * mp_last_error(void);
+
+/* Binding. The core links no llama.cpp: it takes the addresses of the functions it names from the library
+ * that is already loaded. batch_layout is sizeof(llama_batch) followed by the offsets of its seven fields. */
+MP_API const char * mp_required_function(size_t index); /* NULL past the last one */
+MP_API int mp_bind(const char * const * names, void * const * addresses, size_t n, const size_t * batch_layout);
+
+/* Rows of token_embd.weight, dequantized one at a time from the GGUF file(s). */
+typedef struct mp_embeddings mp_embeddings;
+MP_API mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths);
+MP_API void mp_embeddings_free(mp_embeddings * embeddings);
+MP_API int32_t mp_embeddings_n_embd(const mp_embeddings * embeddings);
+MP_API int32_t mp_embeddings_n_vocab(const mp_embeddings * embeddings);
+MP_API int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens, size_t n,
+                              float * rows /* [n, n_embd] */);
+/* Adds the rows and their squares, in double, to two running sums of n_embd values each. */
+MP_API int mp_embeddings_accumulate(mp_embeddings * embeddings, const int32_t * tokens, size_t n, double * sum,
+                                    double * sum_of_squares);
+
+/* How a generation drafts. n_masks = 0 is plain one-row decoding. */
+typedef struct mp_speculation {
+    int32_t n_masks;              /* k, masks per node, 0..MP_MAX_MASKS */
+    int32_t n_widths;             /* depths of a static tree, at most n_masks; 0 = dynamic tree */
+    int32_t widths[MP_MAX_MASKS]; /* K_1..K_n of a static tree */
+    int32_t block;                /* most rows of root, drafted nodes and masks in one pass */
+    int32_t prune;                /* 1: a candidate equal to its parent is replaced by the next best */
+    float update;                 /* lambda of [ESP, eq. 5] */
+    const float * masks;          /* start values, [n_masks, n_embd] in units of token_embd rows; copied */
+} mp_speculation;
+
+/* What one call decoded and committed. */
+typedef struct mp_pass {
+    const int32_t * tokens; /* committed tokens, [n_tokens]; valid until the next call on the session */
+    int32_t n_tokens;       /* 0 while the prompt is not finished */
+    int32_t n_accepted;     /* the first n_accepted of them were drafted; the one after is the bonus token */
+    int32_t n_drafted;      /* drafted nodes in the block */
+    int32_t n_rows;         /* rows given to llama_decode, rows decoded again included */
+    int32_t n_again;        /* rows of accepted tokens off the spine that were decoded again */
+    int32_t n_kv_scans;     /* full scans of the KV cache's cells for bookkeeping */
+    int32_t end;            /* 1: the last committed token ends the generation */
+    double decode_ms;       /* inside llama_decode */
+    double total_ms;        /* the whole call */
+} mp_pass;
+
+/* A KV cache and the generation that runs in it. Borrows ctx and embeddings, which must outlive it.
+ * embeddings = NULL: plain decoding only. embedding_scale: see mp_session_measure_embedding_scale. */
+typedef struct mp_session mp_session;
+MP_API mp_session * mp_session_init(struct llama_context * ctx, mp_embeddings * embeddings, float embedding_scale);
+MP_API void mp_session_free(mp_session * session);
+/* Largest difference between the logits of tokens decoded by id and by embedding row times scale, and the
+ * standard deviation of the former. Needs a session whose KV cache is empty, and leaves it empty. */
+MP_API int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_t n, float scale,
+                                    float * largest_difference, float * deviation);
+MP_API int mp_session_set_embedding_scale(mp_session * session, float scale);
+/* Starts a generation: keeps the part of the KV cache that the prompt begins with. n_reused receives its
+ * length; with reuse = 0 it is 0. At most max_tokens tokens are committed. */
+MP_API int mp_session_begin(mp_session * session, const int32_t * prompt, size_t n_prompt,
+                            struct llama_sampler * sampler, const mp_speculation * speculation, int32_t max_tokens,
+                            int reuse, size_t * n_reused);
+/* Decodes the next n_batch tokens of the prompt; the call that finishes it commits the first token. */
+MP_API int mp_session_prefill(mp_session * session, mp_pass * pass);
+/* One pass: draft, lay out the block, decode, verify, commit. */
+MP_API int mp_session_step(mp_session * session, mp_pass * pass);
+/* Forgets the KV cache. */
+MP_API int mp_session_reset(mp_session * session);
+/* Tokens in the KV cache. */
+MP_API size_t mp_session_n_cached(const mp_session * session);
+/* cdef: end */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

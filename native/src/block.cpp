@@ -1,0 +1,104 @@
+#include "block.h"
+
+#include <algorithm>
+
+namespace mp {
+
+namespace {
+
+// Nodes that have no drafted child or carry masks of their own each end in a leaf.
+std::vector<int32_t> find_leaf_nodes(const DraftTree & tree, const std::vector<int32_t> & masks_of_node) {
+    std::vector<bool> has_child(tree.size(), false);
+    for (size_t i = 1; i < tree.size(); ++i) {
+        has_child[tree.parent[i]] = true;
+    }
+    std::vector<int32_t> nodes;
+    for (size_t i = 0; i < tree.size(); ++i) {
+        if (masks_of_node[i] > 0 || !has_child[i]) {
+            nodes.push_back(static_cast<int32_t>(i));
+        }
+    }
+    return nodes;
+}
+
+} // namespace
+
+int32_t count_leaves(const DraftTree & tree, const std::vector<int32_t> & masks_of_node) {
+    return static_cast<int32_t>(find_leaf_nodes(tree, masks_of_node).size());
+}
+
+Block layout_block(const std::vector<int32_t> & pending, const DraftTree & tree,
+                   const std::vector<int32_t> & masks_of_node, int32_t n_past, int32_t n_committed_sequences) {
+    Block block;
+    block.spine = tree.spine();
+
+    // One sequence id per leaf; the spine's end comes first and gets id 0.
+    std::vector<int32_t> leaves = find_leaf_nodes(tree, masks_of_node);
+    std::stable_partition(leaves.begin(), leaves.end(), [&](int32_t node) { return node == block.spine.back(); });
+    block.n_sequences = static_cast<int32_t>(leaves.size());
+    std::vector<std::vector<int32_t>> below(tree.size()); // sequence ids below each node
+    for (size_t s = 0; s < leaves.size(); ++s) {
+        for (int32_t node = leaves[s]; node >= 0; node = tree.parent[node]) {
+            below[node].push_back(static_cast<int32_t>(s));
+        }
+    }
+    // Rows that are committed whatever happens carry the ids of all committed cells.
+    std::vector<int32_t> committed(std::max(n_committed_sequences, block.n_sequences));
+    for (size_t s = 0; s < committed.size(); ++s) {
+        committed[s] = static_cast<int32_t>(s);
+    }
+    below[0] = committed;
+
+    const auto add_row = [&](int32_t token, int32_t mask, int32_t pos, bool output, std::vector<int32_t> sequences) {
+        block.token.push_back(token);
+        block.mask.push_back(mask);
+        block.pos.push_back(pos);
+        block.output.push_back(output ? 1 : 0);
+        block.sequences.push_back(std::move(sequences));
+        return static_cast<int32_t>(block.n_rows()) - 1;
+    };
+
+    block.n_again = static_cast<int32_t>(pending.size()) - 1;
+    for (int32_t i = 0; i < block.n_again; ++i) {
+        add_row(pending[i], -1, n_past + i, false, committed);
+    }
+    const int32_t root_pos = n_past + block.n_again;
+    block.row_of_node.assign(tree.size(), -1);
+    block.row_of_mask.assign(tree.size(), -1);
+    const auto add_node = [&](int32_t node) {
+        block.row_of_node[node] = add_row(tree.token[node], -1, root_pos + tree.depth[node], true, below[node]);
+    };
+    for (const int32_t node : block.spine) {
+        add_node(node);
+    }
+    for (size_t node = 1; node < tree.size(); ++node) {
+        if (block.row_of_node[node] < 0) {
+            add_node(static_cast<int32_t>(node));
+        }
+    }
+    for (size_t s = 0; s < leaves.size(); ++s) {
+        const int32_t node = leaves[s];
+        for (int32_t i = 0; i < masks_of_node[node]; ++i) {
+            const int32_t row =
+                add_row(Block::mask_token, i, root_pos + tree.depth[node] + 1 + i, true, {static_cast<int32_t>(s)});
+            block.row_of_mask[node] = i == 0 ? row : block.row_of_mask[node];
+        }
+    }
+    return block;
+}
+
+BatchView::BatchView(Block & block, float * embd) {
+    for (std::vector<int32_t> & ids : block.sequences) {
+        n_seq_id_.push_back(static_cast<int32_t>(ids.size()));
+        seq_id_.push_back(ids.data());
+    }
+    batch_.n_tokens = static_cast<int32_t>(block.n_rows());
+    batch_.token = embd == nullptr ? block.token.data() : nullptr;
+    batch_.embd = embd;
+    batch_.pos = block.pos.data();
+    batch_.n_seq_id = n_seq_id_.data();
+    batch_.seq_id = seq_id_.data();
+    batch_.logits = block.output.data();
+}
+
+} // namespace mp

@@ -1,0 +1,115 @@
+#include "drafter.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace mp {
+
+namespace {
+
+constexpr size_t lanes = 16; // independent accumulators, so that compilers vectorize without -ffast-math
+
+float largest(const float * x, size_t n) {
+    std::array<float, lanes> best;
+    best.fill(-std::numeric_limits<float>::infinity());
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (size_t j = 0; j < lanes; ++j) {
+            best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+        }
+    }
+    float result = -std::numeric_limits<float>::infinity();
+    for (; i < n; ++i) {
+        result = x[i] > result ? x[i] : result;
+    }
+    for (const float b : best) {
+        result = b > result ? b : result;
+    }
+    return result;
+}
+
+// exp(x) for x in -87..0 (clamped) to about 1e-4 relative, branch-free: 2^n by the exponent bits, 2^f by a
+// polynomial.
+float fast_exp(float x) {
+    x = x > -87.0f ? x : -87.0f;
+    const float y = (x < 0.0f ? x : 0.0f) * 1.44269504f;
+    const float shifted = y + 12582912.0f; // 1.5 * 2^23: rounds y to the nearest integer
+    const float f = y - (shifted - 12582912.0f);
+    const float p = 1.0f + f * (0.69314718f + f * (0.24022651f + f * (0.05550411f + f * 0.00961813f)));
+    int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    const int32_t exponent = (bits - 0x4B400000 + 127) * (1 << 23);
+    float scale;
+    std::memcpy(&scale, &exponent, sizeof scale);
+    return p * scale;
+}
+
+float log_sum_exp(const float * x, size_t n, float max) {
+    std::array<float, lanes> sum{};
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (size_t j = 0; j < lanes; ++j) {
+            sum[j] += fast_exp(x[i + j] - max);
+        }
+    }
+    double total = 0.0;
+    for (; i < n; ++i) {
+        total += fast_exp(x[i] - max);
+    }
+    for (const float s : sum) {
+        total += s;
+    }
+    return max + static_cast<float>(std::log(total));
+}
+
+} // namespace
+
+Candidates top_candidates(const float * logits, size_t n_vocab, size_t n_top) {
+    struct Entry {
+        float logit;
+        int32_t token;
+        bool operator>(const Entry & other) const {
+            return logit != other.logit ? logit > other.logit : token < other.token;
+        }
+    };
+    const auto better = [](const Entry & a, const Entry & b) { return a > b; };
+    std::vector<Entry> heap; // the worst of the best n_top on top
+    heap.reserve(n_top + 1);
+    float threshold = -std::numeric_limits<float>::infinity();
+    for (size_t start = 0; start < n_vocab && n_top > 0; start += 4 * lanes) {
+        const size_t end = std::min(start + 4 * lanes, n_vocab);
+        if (heap.size() == n_top && !(largest(logits + start, end - start) > threshold)) {
+            continue;
+        }
+        for (size_t i = start; i < end; ++i) {
+            const Entry entry{logits[i], static_cast<int32_t>(i)};
+            if (!std::isfinite(entry.logit) || (heap.size() == n_top && !(entry > heap.front()))) {
+                continue;
+            }
+            heap.push_back(entry);
+            std::push_heap(heap.begin(), heap.end(), better);
+            if (heap.size() > n_top) {
+                std::pop_heap(heap.begin(), heap.end(), better);
+                heap.pop_back();
+            }
+            threshold = heap.size() == n_top ? heap.front().logit : threshold;
+        }
+    }
+    std::sort_heap(heap.begin(), heap.end(), better);
+
+    Candidates result;
+    if (heap.empty()) {
+        return result;
+    }
+    const float norm = log_sum_exp(logits, n_vocab, heap.front().logit);
+    for (const Entry & entry : heap) {
+        result.token.push_back(entry.token);
+        result.logp.push_back(std::min(0.0f, entry.logit - norm));
+    }
+    return result;
+}
+
+} // namespace mp

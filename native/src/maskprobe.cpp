@@ -1,0 +1,188 @@
+// The C ABI: turns exceptions into codes and C arrays into vectors. No logic of its own.
+#include "maskprobe.h"
+
+#include "error.h"
+#include "llama_api.h"
+#include "session.h"
+
+#include <chrono>
+#include <new>
+
+struct mp_embeddings {
+    mp::Embeddings rows;
+    explicit mp_embeddings(const std::vector<std::string> & paths) : rows(paths) {}
+};
+
+struct mp_session {
+    mp::Session session;
+    mp_session(llama_context * ctx, mp::Embeddings * embeddings, float scale) : session(ctx, embeddings, scale) {}
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename Body> int guarded(Body body) {
+    try {
+        body();
+        return MP_OK;
+    } catch (const mp::Error & error) {
+        last_error = error.what();
+        return error.status;
+    } catch (const std::bad_alloc &) {
+        last_error = "out of memory";
+        return MP_ERROR_MEMORY;
+    } catch (const std::exception & error) {
+        last_error = error.what();
+        return MP_ERROR_ARGUMENT;
+    }
+}
+
+template <typename Object, typename Body> Object * guarded_new(Body body) {
+    Object * object = nullptr;
+    guarded([&] { object = body(); });
+    return object;
+}
+
+void require(bool condition, const char * message) {
+    if (!condition) {
+        throw mp::Error(MP_ERROR_ARGUMENT, message);
+    }
+}
+
+// Runs one pass of the session and describes it.
+template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body body) {
+    return guarded([&] {
+        require(session != nullptr && out != nullptr, "session and pass must not be NULL");
+        const auto start = std::chrono::steady_clock::now();
+        const mp::Pass & pass = body(session->session);
+        *out = mp_pass{pass.tokens.data(), static_cast<int32_t>(pass.tokens.size()),
+                       pass.n_accepted,    pass.n_drafted,
+                       pass.n_rows,        pass.n_again,
+                       pass.n_kv_scans,    pass.end ? 1 : 0,
+                       pass.decode_ms,     0.0};
+        out->total_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    });
+}
+
+mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
+    require(in.n_masks >= 0 && in.n_masks <= MP_MAX_MASKS, "n_masks is out of range");
+    require(in.n_widths >= 0 && in.n_widths <= in.n_masks, "a tree cannot be deeper than n_masks");
+    require(in.n_masks == 0 || in.masks != nullptr, "masks must not be NULL");
+    mp::Speculation out;
+    out.n_masks = in.n_masks;
+    out.widths.assign(in.widths, in.widths + in.n_widths);
+    out.block = in.block;
+    out.prune = in.prune != 0;
+    out.update = in.update;
+    out.masks.assign(in.masks, in.masks + in.n_masks * n_embd);
+    return out;
+}
+
+} // namespace
+
+const char * mp_last_error(void) { return last_error.c_str(); }
+
+const char * mp_required_function(size_t index) { return mp::required_function(index); }
+
+int mp_bind(const char * const * names, void * const * addresses, size_t n, const size_t * batch_layout) {
+    return guarded([&] {
+        require(names != nullptr && addresses != nullptr && batch_layout != nullptr, "arguments must not be NULL");
+        mp::bind_by_name(names, addresses, n, batch_layout);
+    });
+}
+
+// --- embeddings -------------------------------------------------------------------------------------
+
+mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths) {
+    return guarded_new<mp_embeddings>([&] {
+        require(paths != nullptr, "paths must not be NULL");
+        return new mp_embeddings(std::vector<std::string>(paths, paths + n_paths));
+    });
+}
+
+void mp_embeddings_free(mp_embeddings * embeddings) { delete embeddings; }
+
+int32_t mp_embeddings_n_embd(const mp_embeddings * embeddings) { return embeddings->rows.n_embd(); }
+
+int32_t mp_embeddings_n_vocab(const mp_embeddings * embeddings) { return embeddings->rows.n_vocab(); }
+
+int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens, size_t n, float * rows) {
+    return guarded([&] {
+        require(embeddings != nullptr && tokens != nullptr && rows != nullptr, "arguments must not be NULL");
+        embeddings->rows.rows(tokens, n, rows);
+    });
+}
+
+int mp_embeddings_accumulate(mp_embeddings * embeddings, const int32_t * tokens, size_t n, double * sum,
+                             double * sum_of_squares) {
+    return guarded([&] {
+        require(embeddings != nullptr && tokens != nullptr && sum != nullptr && sum_of_squares != nullptr,
+                "arguments must not be NULL");
+        std::vector<float> row(embeddings->rows.n_embd());
+        for (size_t i = 0; i < n; ++i) {
+            embeddings->rows.rows(tokens + i, 1, row.data());
+            for (size_t j = 0; j < row.size(); ++j) {
+                sum[j] += row[j];
+                sum_of_squares[j] += static_cast<double>(row[j]) * row[j];
+            }
+        }
+    });
+}
+
+// --- session ----------------------------------------------------------------------------------------
+
+mp_session * mp_session_init(llama_context * ctx, mp_embeddings * embeddings, float embedding_scale) {
+    return guarded_new<mp_session>([&] {
+        require(ctx != nullptr, "ctx must not be NULL");
+        return new mp_session(ctx, embeddings == nullptr ? nullptr : &embeddings->rows, embedding_scale);
+    });
+}
+
+void mp_session_free(mp_session * session) { delete session; }
+
+int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_t n, float scale,
+                             float * largest_difference, float * deviation) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr && largest_difference != nullptr && deviation != nullptr,
+                "arguments must not be NULL");
+        session->session.compare_paths(std::vector<int32_t>(tokens, tokens + n), scale, *largest_difference,
+                                       *deviation);
+    });
+}
+
+int mp_session_set_embedding_scale(mp_session * session, float scale) {
+    return guarded([&] {
+        require(session != nullptr, "session must not be NULL");
+        session->session.set_embedding_scale(scale);
+    });
+}
+
+int mp_session_begin(mp_session * session, const int32_t * prompt, size_t n_prompt, llama_sampler * sampler,
+                     const mp_speculation * speculation, int32_t max_tokens, int reuse, size_t * n_reused) {
+    return guarded([&] {
+        require(session != nullptr && prompt != nullptr && sampler != nullptr && speculation != nullptr &&
+                    n_reused != nullptr,
+                "arguments must not be NULL");
+        require(max_tokens >= 1, "max_tokens must be at least 1");
+        *n_reused = session->session.begin(std::vector<int32_t>(prompt, prompt + n_prompt), sampler,
+                                           from_c(*speculation, session->session.n_embd()), max_tokens, reuse != 0);
+    });
+}
+
+int mp_session_prefill(mp_session * session, mp_pass * pass) {
+    return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.prefill(); });
+}
+
+int mp_session_step(mp_session * session, mp_pass * pass) {
+    return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
+}
+
+int mp_session_reset(mp_session * session) {
+    return guarded([&] {
+        require(session != nullptr, "session must not be NULL");
+        session->session.reset();
+    });
+}
+
+size_t mp_session_n_cached(const mp_session * session) { return session->session.cached().size(); }

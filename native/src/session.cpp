@@ -1,0 +1,413 @@
+#include "session.h"
+
+#include "drafter.h"
+#include "error.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace mp {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::string decode_failure(int32_t code) {
+    switch (code) {
+    case 1: return "llama_decode found no room in the KV cache for the batch (1)";
+    case 2: return "llama_decode was aborted (2)";
+    case -1: return "llama_decode rejected the batch as invalid (-1)";
+    default: return "llama_decode failed in the backend (" + std::to_string(code) + ")";
+    }
+}
+
+std::vector<int32_t> first_sequences(int32_t n) {
+    std::vector<int32_t> ids(n);
+    for (int32_t s = 0; s < n; ++s) {
+        ids[s] = s;
+    }
+    return ids;
+}
+
+} // namespace
+
+Session::Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
+    : ctx_(ctx), memory_(llama_api().llama_get_memory(ctx)),
+      vocab_(llama_api().llama_model_get_vocab(llama_api().llama_get_model(ctx))),
+      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)), embeddings_(embeddings), embedding_scale_(embedding_scale) {
+    if (memory_ == nullptr) {
+        throw Error(MP_ERROR_ARGUMENT, "the context has no KV cache: not a decoder");
+    }
+}
+
+void Session::reset() {
+    llama_api().llama_memory_clear(memory_, false);
+    cached_.clear();
+    pending_.clear();
+    n_sequences_ = 1;
+    phase_ = Phase::idle;
+}
+
+// --- begin and prefill ------------------------------------------------------------------------------
+
+size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
+                      bool reuse) {
+    if (prompt.empty()) {
+        throw Error(MP_ERROR_ARGUMENT, "the prompt is empty");
+    }
+    const size_t n_ctx = llama_api().llama_n_ctx(ctx_);
+    if (prompt.size() >= n_ctx) {
+        throw Error(MP_ERROR_ARGUMENT, "a prompt of " + std::to_string(prompt.size()) +
+                                           " tokens leaves no room in a context of " + std::to_string(n_ctx));
+    }
+    check(speculation);
+    phase_ = Phase::idle;
+    pass_ = Pass();
+    // The last prompt token is always decoded: its logits give the first token.
+    size_t n_keep = 0;
+    while (reuse && n_keep < cached_.size() && n_keep + 1 < prompt.size() && cached_[n_keep] == prompt[n_keep]) {
+        ++n_keep;
+    }
+    if (n_keep == 0) {
+        reset();
+    } else if (n_keep < cached_.size()) {
+        remove(-1, static_cast<int32_t>(n_keep)); // a memory that cannot be cut is emptied instead
+        n_keep = cached_.size();
+    }
+    pending_.assign(prompt.begin() + n_keep, prompt.end());
+    sampler_ = sampler;
+    probe_.n_masks = speculation.n_masks;
+    probe_.n_embd = n_embd();
+    probe_.masks = std::move(speculation.masks);
+    probe_.update = speculation.update;
+    speculation_ = std::move(speculation);
+    levels_.clear();
+    n_left_ = static_cast<int32_t>(std::min<size_t>(max_tokens, n_ctx - prompt.size()));
+    phase_ = Phase::prefill;
+    return n_keep;
+}
+
+void Session::check(const Speculation & speculation) const {
+    if (speculation.n_masks == 0) {
+        return;
+    }
+    if (embeddings_ == nullptr) {
+        throw Error(MP_ERROR_ARGUMENT, "this session has no embeddings: plain decoding only");
+    }
+    const int32_t rows_per_node = 1 + speculation.n_masks;
+    if (speculation.block < rows_per_node) {
+        throw Error(MP_ERROR_ARGUMENT,
+                    "a block of " + std::to_string(speculation.block) + " rows is too small for a root and its masks");
+    }
+    const size_t rows = static_cast<size_t>(speculation.block);
+    if (rows > llama_api().llama_n_ubatch(ctx_)) {
+        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows does not fit n_ubatch = " +
+                                           std::to_string(llama_api().llama_n_ubatch(ctx_)));
+    }
+    if (rows / rows_per_node > MP_MAX_SEQUENCES) {
+        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more than " +
+                                           std::to_string(MP_MAX_SEQUENCES) + " leaves");
+    }
+    for (const float x : speculation.masks) {
+        if (!std::isfinite(x)) {
+            throw Error(MP_ERROR_ARGUMENT, "a mask embedding holds a value that is not finite");
+        }
+    }
+}
+
+// After a failure inside a pass: back to the committed tokens in the KV cache.
+void Session::abandon() {
+    phase_ = Phase::idle;
+    remove(-1, static_cast<int32_t>(cached_.size()));
+}
+
+const Pass & Session::prefill() {
+    if (phase_ != Phase::prefill) {
+        throw Error(MP_ERROR_ARGUMENT, "no prompt to decode: begin a generation first");
+    }
+    pass_ = Pass();
+    const size_t n = std::min<size_t>(pending_.size(), llama_api().llama_n_batch(ctx_));
+    const bool last = n == pending_.size();
+    Block block;
+    const int32_t n_past = static_cast<int32_t>(cached_.size());
+    for (size_t i = 0; i < n; ++i) {
+        block.token.push_back(pending_[i]);
+        block.pos.push_back(n_past + static_cast<int32_t>(i));
+        block.output.push_back(last && i + 1 == n ? 1 : 0);
+        block.sequences.push_back(first_sequences(n_sequences_));
+    }
+    try {
+        decode(block);
+        if (last) {
+            commit_token(sample(static_cast<int32_t>(n) - 1));
+        }
+    } catch (...) {
+        abandon();
+        throw;
+    }
+    cached_.insert(cached_.end(), pending_.begin(), pending_.begin() + n);
+    pending_.erase(pending_.begin(), pending_.begin() + n);
+    if (last) {
+        pending_ = {pass_.tokens.back()};
+        phase_ = Phase::step;
+    }
+    return pass_;
+}
+
+// --- one pass ---------------------------------------------------------------------------------------
+
+const Pass & Session::step() {
+    if (phase_ != Phase::step) {
+        throw Error(MP_ERROR_ARGUMENT, "nothing to continue: finish the prompt first");
+    }
+    if (n_left_ <= 0 || pass_.end) {
+        throw Error(MP_ERROR_ARGUMENT, "the generation has ended");
+    }
+    pass_ = Pass();
+    size_t n_masks = 0;
+    const DraftTree tree = draft(n_masks);
+    const std::vector<int32_t> masks_of_node(tree.size(), static_cast<int32_t>(n_masks));
+    grow_sequences(count_leaves(tree, masks_of_node));
+    Block block = layout_block(pending_, tree, masks_of_node, static_cast<int32_t>(cached_.size()), n_sequences_);
+    pass_.n_drafted = static_cast<int32_t>(tree.n_drafted());
+    pass_.n_again = block.n_again;
+    std::vector<int32_t> path;
+    try {
+        decode(block);
+        path = verify(tree, block);
+        read_masks(path.back(), block);
+    } catch (...) {
+        abandon();
+        throw;
+    }
+    commit(path, tree, block);
+    return pass_;
+}
+
+// The next tree, and how many masks each of its nodes carries: as much as the settings, the context and
+// the number of tokens still wanted allow.
+DraftTree Session::draft(size_t & n_masks) const {
+    const int32_t root = pending_.back();
+    n_masks = 0;
+    if (speculation_.n_masks == 0 || n_left_ == 1) {
+        return DraftTree(root);
+    }
+    const size_t n_again = pending_.size() - 1;
+    const size_t room = llama_api().llama_n_ctx(ctx_) - cached_.size() - n_again; // cells
+    const size_t rows = std::min<size_t>(speculation_.block, room);
+    const size_t rows_per_node = 1 + speculation_.n_masks;
+    if (rows < rows_per_node) {
+        return DraftTree(root);
+    }
+    n_masks = speculation_.n_masks;
+    const size_t max_drafted = rows / rows_per_node - 1;
+    return speculation_.widths.empty()
+               ? grow_dynamic(root, levels_, speculation_.prune, max_drafted)
+               : grow_static(root, levels_, speculation_.widths, speculation_.prune, max_drafted);
+}
+
+void Session::decode(Block & block) {
+    float * embd = nullptr;
+    if (block.has_masks()) {
+        const size_t n_embd = embeddings_->n_embd();
+        embd_.resize(block.n_rows() * n_embd);
+        embd = embd_.data();
+        for (size_t row = 0; row < block.n_rows(); ++row) {
+            float * out = embd + row * n_embd;
+            if (block.mask[row] >= 0) {
+                std::copy_n(probe_.mask(block.mask[row]), n_embd, out);
+            } else {
+                embeddings_->rows(&block.token[row], 1, out);
+            }
+        }
+        if (embedding_scale_ != 1.0f) {
+            for (float & x : embd_) {
+                x *= embedding_scale_;
+            }
+        }
+    }
+    const BatchView view(block, embd);
+    const auto start = Clock::now();
+    const int32_t code = llama_api().llama_decode(ctx_, view.get());
+    if (code == 0) {
+        llama_api().llama_synchronize(ctx_);
+    }
+    pass_.decode_ms += ms_since(start);
+    pass_.n_rows += static_cast<int32_t>(block.n_rows());
+    if (code != 0) {
+        throw Error(MP_ERROR_DECODE, decode_failure(code));
+    }
+}
+
+// Walks the tree from the root with one draw of the sampler per committed token. Returns the nodes on the
+// accepted path, the root first.
+std::vector<int32_t> Session::verify(const DraftTree & tree, const Block & block) {
+    std::vector<int32_t> path{0};
+    for (;;) {
+        const int32_t token = sample(block.row_of_node[path.back()]);
+        commit_token(token);
+        if (pass_.end || n_left_ == 0) {
+            break;
+        }
+        const int32_t child = tree.child(path.back(), token);
+        if (child < 0) {
+            break;
+        }
+        path.push_back(child);
+    }
+    pass_.n_accepted = static_cast<int32_t>(path.size()) - 1;
+    return path;
+}
+
+// Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
+// are decoded again at the head of the next block, so that cells stay in position order.
+void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block) {
+    size_t n_kept = 1;
+    while (n_kept < path.size() && n_kept < block.spine.size() && path[n_kept] == block.spine[n_kept]) {
+        ++n_kept;
+    }
+    cached_.insert(cached_.end(), pending_.begin(), pending_.end());
+    const int32_t end_of_root = static_cast<int32_t>(cached_.size());
+    for (size_t i = 1; i < n_kept; ++i) {
+        cached_.push_back(tree.token[path[i]]);
+    }
+    const int32_t end = static_cast<int32_t>(cached_.size());
+
+    pending_.clear();
+    for (size_t i = n_kept; i < path.size(); ++i) {
+        pending_.push_back(tree.token[path[i]]);
+    }
+    pending_.push_back(pass_.tokens.back());
+
+    if (n_kept == 1) {
+        if (block.n_rows() > static_cast<size_t>(block.n_again) + 1) {
+            remove(-1, end_of_root);
+        }
+        return;
+    }
+    // Sequence 0 ends below the spine, so it holds the kept cells: strip the others, then share its cells.
+    for (int32_t s = 1; s < block.n_sequences; ++s) {
+        remove(s, end_of_root);
+    }
+    remove(0, end);
+    for (int32_t s = 1; s < n_sequences_; ++s) {
+        llama_api().llama_memory_seq_cp(memory_, 0, s, end_of_root, end);
+        ++pass_.n_kv_scans;
+    }
+}
+
+// The masks of the deepest accepted node rank the candidates of the next tree [ESP, §3.3]: mask 1 sits in
+// the slot of the bonus token's successor when seen from the next root.
+void Session::read_masks(int32_t node, const Block & block) {
+    levels_.clear();
+    const int32_t first = block.row_of_mask[node];
+    if (first < 0 || pass_.end || n_left_ == 0) {
+        return;
+    }
+    for (int32_t i = 0; i < speculation_.n_masks; ++i) {
+        // A static tree reads its widths, a dynamic one may spend all on one depth; one more for pruning.
+        size_t n_top = speculation_.block / (1 + speculation_.n_masks);
+        if (!speculation_.widths.empty()) {
+            n_top = static_cast<size_t>(i) < speculation_.widths.size() ? speculation_.widths[i] + 1 : 0;
+        }
+        const float * logits = llama_api().llama_get_logits_ith(ctx_, first + i);
+        if (logits == nullptr || n_top == 0) {
+            break;
+        }
+        levels_.push_back(top_candidates(logits, n_vocab_, n_top));
+    }
+}
+
+// --- small parts ------------------------------------------------------------------------------------
+
+int32_t Session::sample(int32_t row) {
+    if (llama_api().llama_get_logits_ith(ctx_, row) == nullptr) {
+        throw Error(MP_ERROR_DECODE, "llama.cpp returned no logits for row " + std::to_string(row));
+    }
+    return llama_api().llama_sampler_sample(sampler_, ctx_, row);
+}
+
+void Session::commit_token(int32_t token) {
+    pass_.tokens.push_back(token);
+    pass_.end = llama_api().llama_vocab_is_eog(vocab_, token);
+    --n_left_;
+    if (probe_.n_masks > 0 && probe_.update != 0.0f) {
+        std::vector<float> row(probe_.n_embd);
+        embeddings_->rows(&token, 1, row.data());
+        probe_.commit(row.data());
+    }
+}
+
+// Makes every committed cell carry the sequence ids 0..n-1.
+void Session::grow_sequences(int32_t n) {
+    for (; n_sequences_ < n; ++n_sequences_) {
+        if (!cached_.empty()) {
+            llama_api().llama_memory_seq_cp(memory_, 0, n_sequences_, 0, -1);
+            ++pass_.n_kv_scans;
+        }
+    }
+}
+
+// Removes a sequence's cells (all sequences: -1) from first_pos on.
+void Session::remove(int32_t sequence, int32_t first_pos) {
+    ++pass_.n_kv_scans;
+    if (!llama_api().llama_memory_seq_rm(memory_, sequence, first_pos, -1)) {
+        reset();
+    } else if (sequence == -1 && static_cast<size_t>(first_pos) < cached_.size()) {
+        cached_.resize(first_pos);
+    }
+}
+
+void Session::compare_paths(const std::vector<int32_t> & tokens, float scale, float & largest_difference,
+                            float & deviation) {
+    if (embeddings_ == nullptr || !cached_.empty() || tokens.empty()) {
+        throw Error(MP_ERROR_ARGUMENT, "comparing the paths needs embeddings, tokens and an empty KV cache");
+    }
+    const size_t n_embd = embeddings_->n_embd();
+    std::vector<float> rows(tokens.size() * n_embd);
+    embeddings_->rows(tokens.data(), tokens.size(), rows.data());
+    for (float & x : rows) {
+        x *= scale;
+    }
+    std::vector<float> by_id;
+    largest_difference = 0.0f;
+    double sum = 0.0;
+    double sum_of_squares = 0.0;
+    for (float * embd : {static_cast<float *>(nullptr), rows.data()}) {
+        Block block;
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            block.token.push_back(tokens[i]);
+            block.pos.push_back(static_cast<int32_t>(i));
+            block.output.push_back(i + 1 == tokens.size() ? 1 : 0);
+            block.sequences.push_back({0});
+        }
+        const BatchView view(block, embd);
+        const int32_t code = llama_api().llama_decode(ctx_, view.get());
+        const float * logits =
+            code == 0 ? llama_api().llama_get_logits_ith(ctx_, static_cast<int32_t>(tokens.size()) - 1) : nullptr;
+        if (logits == nullptr) {
+            reset();
+            throw Error(MP_ERROR_DECODE, decode_failure(code));
+        }
+        if (embd == nullptr) {
+            by_id.assign(logits, logits + n_vocab_);
+        }
+        for (int32_t i = 0; i < n_vocab_; ++i) {
+            const float difference = std::fabs(by_id[i] - logits[i]);
+            // Written so that NaN counts as the largest difference.
+            largest_difference = difference <= largest_difference ? largest_difference : difference;
+            sum += embd == nullptr ? by_id[i] : 0.0;
+            sum_of_squares += embd == nullptr ? static_cast<double>(by_id[i]) * by_id[i] : 0.0;
+        }
+        reset();
+    }
+    const double mean = sum / n_vocab_;
+    deviation = static_cast<float>(std::sqrt(std::max(0.0, sum_of_squares / n_vocab_ - mean * mean)));
+}
+
+} // namespace mp

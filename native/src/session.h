@@ -1,0 +1,96 @@
+// A KV cache and the generation that runs in it: prefill, then one pass at a time, draft -> block ->
+// decode -> verify -> commit. Knows the order of things and what is committed; each of the arrows is a
+// header of its own. Text, sampling parameters and stop strings are the caller's.
+//
+// Invariants between calls:
+//  - the KV cache holds exactly the tokens of cached(), at positions 0.., in cells in position order, and
+//    every one of its cells carries the sequence ids 0..n_sequences-1 and no other;
+//  - pending() holds the committed tokens that follow, which are not in the KV cache; the last is the root.
+#pragma once
+
+#include "block.h"
+#include "embeddings.h"
+#include "probe.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace mp {
+
+struct Speculation {
+    int32_t n_masks = 0;         // masks per node, k; 0 = plain decoding
+    std::vector<int32_t> widths; // of a static tree; empty = dynamic
+    int32_t block = 1;           // most rows of root, drafted nodes and masks
+    bool prune = true;
+    float update = 0.0f;
+    std::vector<float> masks; // start values, [n_masks, n_embd]
+};
+
+struct Pass {
+    std::vector<int32_t> tokens; // committed
+    int32_t n_accepted = 0;
+    int32_t n_drafted = 0;
+    int32_t n_rows = 0;
+    int32_t n_again = 0;
+    int32_t n_kv_scans = 0;
+    bool end = false;
+    double decode_ms = 0.0;
+};
+
+class Session {
+public:
+    // embeddings may be null: then only plain decoding is possible.
+    Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale);
+
+    void compare_paths(const std::vector<int32_t> & tokens, float scale, float & largest_difference, float & deviation);
+    void set_embedding_scale(float scale) { embedding_scale_ = scale; }
+    size_t n_embd() const { return embeddings_ == nullptr ? 0 : embeddings_->n_embd(); }
+
+    // Starts a generation of at most max_tokens tokens, fewer if the context is full before. Returns how many tokens of
+    // the prompt the KV cache already holds.
+    size_t begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
+                 bool reuse);
+    const Pass & prefill();
+    const Pass & step();
+    void reset();
+
+    const std::vector<int32_t> & cached() const { return cached_; }
+    const std::vector<int32_t> & pending() const { return pending_; }
+    int32_t n_sequences() const { return n_sequences_; }
+
+private:
+    enum class Phase { idle, prefill, step };
+
+    void check(const Speculation & speculation) const;
+    void abandon();
+    DraftTree draft(size_t & n_masks) const;
+    void decode(Block & block);
+    std::vector<int32_t> verify(const DraftTree & tree, const Block & block);
+    void commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block);
+    void read_masks(int32_t node, const Block & block);
+    void commit_token(int32_t token);
+    void grow_sequences(int32_t n);
+    void remove(int32_t sequence, int32_t first_pos);
+    int32_t sample(int32_t row);
+
+    llama_context * ctx_;
+    llama_memory_i * memory_;
+    const llama_vocab * vocab_;
+    int32_t n_vocab_;
+    Embeddings * embeddings_;
+    float embedding_scale_;
+
+    Phase phase_ = Phase::idle;
+    llama_sampler * sampler_ = nullptr;
+    Speculation speculation_;
+    int32_t n_left_ = 0; // tokens that may still be committed
+    Probe probe_;
+    std::vector<Candidates> levels_; // of the deepest accepted node's masks: level 0 for the next root's children
+    std::vector<int32_t> cached_;
+    std::vector<int32_t> pending_;
+    int32_t n_sequences_ = 1;
+    std::vector<float> embd_; // [rows, n_embd]
+    Pass pass_;
+};
+
+} // namespace mp
