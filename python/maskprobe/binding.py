@@ -1,0 +1,121 @@
+"""Loads the native core and gives it the llama.cpp functions it needs.
+
+The core links no llama.cpp. It names the functions it wants; their addresses come from the library that
+``llama_cpp`` has loaded, so whatever backend the user's llama-cpp-python was built with is what runs.
+Knows shared libraries and versions; nothing of models or generation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import BindingError, DecodeError, ModelError
+
+# The range whose C declarations the tests hold the core to. Upper bound exclusive.
+SUPPORTED_LLAMA_CPP = ((0, 3, 36), (0, 3, 37))
+
+
+def _version_text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def requirement() -> str:
+    """The supported range of llama-cpp-python as a pip requirement."""
+    low, high = map(_version_text, SUPPORTED_LLAMA_CPP)
+    return f"llama-cpp-python>={low},<{high}"
+
+
+def _import_llama_cpp() -> Any:
+    remedy = f'pip install "{requirement()}"'
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BindingError(f"llama-cpp-python cannot be imported ({error}). Mend it with: {remedy}") from error
+    installed = str(llama_cpp.__version__)
+    numbers = tuple(int(part) for part in installed.split("+")[0].split(".")[:3] if part.isdigit())
+    low, high = SUPPORTED_LLAMA_CPP
+    if not low <= numbers < high:
+        from . import __version__
+
+        raise BindingError(
+            f"maskprobe {__version__} works with {requirement()}, but {installed} is installed. Mend it with: {remedy}"
+        )
+    return llama_cpp
+
+
+def _address_of(name: str, llama_cpp: Any) -> int:
+    """The address of a llama.cpp or ggml function in the libraries that llama_cpp has loaded, 0 if absent."""
+    raw = llama_cpp.llama_cpp
+    libraries: list[Callable[[], Any]] = [
+        lambda: raw._lib,  # on Linux and macOS a look-up here reaches ggml too
+        lambda: raw.load_shared_library("ggml-base", raw._base_path),
+    ]
+    for library in libraries:
+        try:
+            return ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
+        except (AttributeError, FileNotFoundError, RuntimeError):
+            continue
+    return 0
+
+
+def _batch_layout(llama_cpp: Any) -> list[int]:
+    batch = llama_cpp.llama_batch
+    fields = ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits")
+    return [ctypes.sizeof(batch), *(getattr(batch, field).offset for field in fields)]
+
+
+def _load_core() -> tuple[Any, Any]:
+    name = {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so")
+    path = Path(__file__).parent / name
+    try:
+        from ._abi import ffi
+
+        return ffi, ffi.dlopen(str(path))
+    except (ImportError, OSError) as error:
+        raise BindingError(f"the native core {path.name} cannot be loaded ({error}). Reinstall maskprobe.") from error
+
+
+def _bind() -> tuple[Any, Any, Any]:
+    llama_cpp = _import_llama_cpp()
+    ffi, lib = _load_core()
+    names: list[str] = []
+    while (name := lib.mp_required_function(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    c_names = [ffi.new("char[]", name.encode()) for name in names]
+    addresses = [ffi.cast("void *", _address_of(name, llama_cpp)) for name in names]
+    if lib.mp_bind(c_names, addresses, len(names), _batch_layout(llama_cpp)) != lib.MP_OK:
+        raise BindingError(
+            f"llama-cpp-python {llama_cpp.__version__} does not fit: {ffi.string(lib.mp_last_error()).decode()}. "
+            f'Mend it with: pip install "{requirement()}"'
+        )
+    return llama_cpp, ffi, lib
+
+
+llama_cpp, ffi, lib = _bind()
+
+
+@functools.cache
+def _exceptions() -> dict[int, type[Exception]]:
+    return {
+        lib.MP_ERROR_ARGUMENT: ValueError,
+        lib.MP_ERROR_FILE: ModelError,
+        lib.MP_ERROR_DECODE: DecodeError,
+        lib.MP_ERROR_MEMORY: MemoryError,
+        lib.MP_ERROR_BINDING: BindingError,
+    }
+
+
+def check(status: int) -> None:
+    """Raises the exception that stands for a core status other than MP_OK."""
+    if status != lib.MP_OK:
+        raise _exceptions()[status](ffi.string(lib.mp_last_error()).decode())
+
+
+def address_of(pointer: Any) -> int:
+    """The address in a ctypes pointer, or in the plain integer that ctypes makes of an opaque one."""
+    return pointer if isinstance(pointer, int) else ctypes.cast(pointer, ctypes.c_void_p).value or 0

@@ -1,0 +1,35 @@
+"""The exceptions users see. Plain argument errors are ValueError or TypeError as usual in Python."""
+
+from __future__ import annotations
+
+
+class MaskProbeError(Exception):
+    """Base of every error that is not a plain argument error."""
+
+
+class BindingError(MaskProbeError):
+    """The installed llama-cpp-python does not fit this package."""
+
+
+class ModelError(MaskProbeError):
+    """A model file is missing, unreadable, or not something that generates text."""
+
+
+class UnsupportedModelError(MaskProbeError):
+    """Speculation was required (``speculate=True``) for a model that cannot be probed."""
+
+
+class ContextError(MaskProbeError, ValueError):
+    """The prompt does not fit into the context."""
+
+
+class DecodeError(MaskProbeError):
+    """llama.cpp failed inside a pass. The model object stays usable."""
+
+
+class BusyError(MaskProbeError):
+    """The model object is already generating, in this thread or in another."""
+
+
+class ClosedError(MaskProbeError):
+    """The model object was closed."""

@@ -1,0 +1,111 @@
+"""What a generation returns: text, tokens and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures of one generation. Names that llama-server has mean what they mean there; times are in ms.
+
+    ``passes`` are the llama_decode calls after the prompt; the first token comes from the prompt's own last
+    call, so ``predicted_n - 1`` tokens were committed by them. An end-of-generation token counts in
+    ``predicted_n`` although it has no text.
+    """
+
+    prompt_n: int = 0  # prompt tokens decoded
+    cache_n: int = 0  # prompt tokens taken from the KV cache
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+    passes: int = 0
+    rows: int = 0  # rows of all passes
+    rows_again: int = 0  # of these, accepted tokens decoded again to keep the KV cache in order
+    draft_n: int = 0
+    draft_n_accepted: int = 0
+    accepted_per_depth: tuple[int, ...] = ()  # [d]: passes that accepted more than d drafted tokens
+    decode_ms: float = 0.0  # inside llama_decode, passes only
+    host_ms: float = 0.0  # predicted_ms without decode_ms
+    kv_scans: int = 0  # scans over the cells of the KV cache for bookkeeping
+
+    @property
+    def acceptance_length(self) -> float:
+        """Mean tokens committed per pass, tau: accepted drafts + 1 bonus token. 1.0 is plain decoding."""
+        return (self.predicted_n - 1) / self.passes if self.passes else 1.0
+
+    @property
+    def rows_per_pass(self) -> float:
+        return self.rows / self.passes if self.passes else 1.0
+
+    @property
+    def prompt_per_second(self) -> float:
+        return 1e3 * self.prompt_n / self.prompt_ms if self.prompt_ms else 0.0
+
+    @property
+    def predicted_per_second(self) -> float:
+        return 1e3 * self.predicted_n / self.predicted_ms if self.predicted_ms else 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """All figures, the derived ones too, ready for JSON."""
+        derived = ("acceptance_length", "rows_per_pass", "prompt_per_second", "predicted_per_second")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.predicted_n} tokens in {self.passes} passes, acceptance length {self.acceptance_length:.2f}, "
+            f"{self.predicted_per_second:.1f} tokens/s"
+        )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a stream: one committed token and the text it completes.
+
+    Text that may yet turn out to be a stop string, or half a character, comes with a later chunk; the last
+    chunk has no token, the text still held back, ``finish_reason`` and ``stats``.
+    """
+
+    text: str
+    tokens: list[int] = field(default_factory=list)
+    from_draft: bool = False  # the token was drafted and accepted, not the pass's bonus token
+    finish_reason: FinishReason | None = None
+    stats: Stats | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished generation. ``tokens`` are the generated ids without the end-of-generation token."""
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason
+    stats: Stats
+    from_draft: list[bool] = field(default_factory=list)  # per token
+
+
+class StatsBuilder:
+    """Adds up the figures of one generation, pass by pass."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._accepted: list[int] = []  # drafted tokens accepted, per pass
+
+    def add(self, **values: float) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def add_pass(self, values: Mapping[str, float], n_accepted: int) -> None:
+        self._accepted.append(n_accepted)
+        self.add(passes=1, draft_n_accepted=n_accepted, **values)
+
+    def build(self) -> Stats:
+        sums = self._sums
+        deepest = max(self._accepted, default=0)
+        per_depth = tuple(sum(n > depth for n in self._accepted) for depth in range(deepest))
+        host_ms = max(0.0, sums.get("predicted_ms", 0.0) - sums.get("decode_ms", 0.0))
+        return Stats(accepted_per_depth=per_depth, host_ms=host_ms, **sums)  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""The declarations in native/src/llama_api.h against the installed llama.h.
+
+The core calls llama.cpp through addresses alone, so no compiler sees both sides of a call. Here one does: a generated
+file includes both headers and holds every function and every struct of ours to the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HEADER = Path(__file__).parents[1] / "native" / "src" / "llama_api.h"
+
+CHECK = r"""
+#include <llama.h>
+
+#include "llama_api.h"
+
+#include <cstddef>
+#include <type_traits>
+
+template <class Ours, class Theirs> struct mirrors : std::is_same<Ours, Theirs> {};
+template <> struct mirrors<mp::llama_batch, ::llama_batch> : std::true_type {};
+template <> struct mirrors<mp::gguf_init_params, ::gguf_init_params> : std::true_type {};
+template <> struct mirrors<mp::ggml_type_traits, ::ggml_type_traits> : std::true_type {};
+
+// One parameter or result: the same type, a mirrored struct, an integer of the same size for an enum, or a pointer to
+// one of these.
+template <class Ours, class Theirs> constexpr bool compatible() {
+    if constexpr (std::is_pointer_v<Ours> && std::is_pointer_v<Theirs>) {
+        return mirrors<std::remove_const_t<std::remove_pointer_t<Ours>>,
+                       std::remove_const_t<std::remove_pointer_t<Theirs>>>::value;
+    } else if constexpr (std::is_integral_v<Ours> && std::is_enum_v<Theirs>) {
+        return sizeof(Ours) == sizeof(Theirs);
+    } else {
+        return mirrors<Ours, Theirs>::value;
+    }
+}
+
+template <class Ours, class Theirs> struct signature;
+template <class R, class... P, class S, class... Q> struct signature<R (*)(P...), S (*)(Q...)> {
+    static constexpr bool matches() {
+        if constexpr (sizeof...(P) == sizeof...(Q)) {
+            return compatible<R, S>() && (compatible<P, Q>() && ...);
+        } else {
+            return false;
+        }
+    }
+};
+
+#define FUNCTION(result, name, parameters)                                                                             \
+    static_assert(signature<decltype(mp::LlamaApi::name), decltype(&::name)>::matches(), #name " differs from llama.h");
+MP_LLAMA_FUNCTIONS(FUNCTION)
+
+#define SIZE(type) static_assert(sizeof(mp::type) == sizeof(::type), #type " differs in size from llama.h");
+#define FIELD(type, name)                                                                                              \
+    static_assert(std::is_same_v<decltype(mp::type::name), decltype(::type::name)> &&                                  \
+                      offsetof(mp::type, name) == offsetof(::type, name),                                              \
+                  #type "." #name " differs from llama.h");
+
+SIZE(llama_batch)
+FIELD(llama_batch, n_tokens)
+FIELD(llama_batch, token)
+FIELD(llama_batch, embd)
+FIELD(llama_batch, pos)
+FIELD(llama_batch, n_seq_id)
+FIELD(llama_batch, seq_id)
+FIELD(llama_batch, logits)
+
+SIZE(gguf_init_params)
+FIELD(gguf_init_params, no_alloc)
+FIELD(gguf_init_params, ctx)
+
+SIZE(ggml_type_traits)
+FIELD(ggml_type_traits, type_name)
+FIELD(ggml_type_traits, blck_size)
+FIELD(ggml_type_traits, blck_size_interleave)
+FIELD(ggml_type_traits, type_size)
+FIELD(ggml_type_traits, is_quantized)
+FIELD(ggml_type_traits, to_float)
+FIELD(ggml_type_traits, from_float_ref)
+"""
+
+
+def _llama_include() -> Path:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("llama-cpp-python") or ():
+            if file.name == "llama.h":
+                return Path(str(file.locate())).parent
+    pytest.fail("llama.h is not among the files of an installed llama-cpp-python: nothing to check llama_api.h against")
+
+
+def _compile(ours: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    source = tmp_path / "check.cpp"
+    source.write_text(CHECK, encoding="utf-8")
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    include = [f"-I{ours}", f"-I{_llama_include()}"]
+    command = [*compiler, "-std=c++17", "-fsyntax-only", *include, str(source)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_declarations_match_llama_h(tmp_path: Path) -> None:
+    result = _compile(HEADER.parent, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("original", "altered", "complaint"),
+    [
+        pytest.param(
+            "llama_memory_seq_rm, (llama_memory_i *, int32_t, int32_t, int32_t)",
+            "llama_memory_seq_rm, (llama_memory_i *, int32_t, int32_t)",
+            "llama_memory_seq_rm differs from llama.h",
+            id="parameter dropped",
+        ),
+        pytest.param(
+            "ggml_row_size, (int32_t, int64_t)",
+            "ggml_row_size, (int32_t, int32_t)",
+            "ggml_row_size differs from llama.h",
+            id="parameter narrowed",
+        ),
+        pytest.param(
+            "X(uint32_t, llama_n_ctx,",
+            "X(int32_t, llama_n_ctx,",
+            "llama_n_ctx differs from llama.h",
+            id="result of other sign",
+        ),
+        pytest.param(
+            "gguf_free, (gguf_context *)",
+            "gguf_free, (ggml_context *)",
+            "gguf_free differs from llama.h",
+            id="pointer to another type",
+        ),
+        pytest.param(
+            "int32_t * token;\n    float * embd;",
+            "float * embd;\n    int32_t * token;",
+            "llama_batch.token differs from llama.h",
+            id="fields swapped",
+        ),
+        pytest.param(
+            "    int8_t * logits;\n",
+            "    int8_t * logits;\n    int8_t * extra;\n",
+            "llama_batch differs in size from llama.h",
+            id="field added",
+        ),
+    ],
+)
+def test_a_break_is_caught(original: str, altered: str, complaint: str, tmp_path: Path) -> None:
+    text = HEADER.read_text(encoding="utf-8")
+    assert text.count(original) == 1
+    (tmp_path / HEADER.name).write_text(text.replace(original, altered), encoding="utf-8")
+    result = _compile(tmp_path, tmp_path)
+    assert result.returncode != 0
+    assert complaint in result.stderr
