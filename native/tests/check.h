@@ -77,9 +77,7 @@ inline int finish() {
 }
 
 // Uniform in 0..n-1; unlike the distributions of <random> the same everywhere.
-inline int32_t below(std::mt19937 & rng, int32_t n) {
-    return static_cast<int32_t>(rng() % static_cast<uint32_t>(n));
-}
+inline int32_t below(std::mt19937 & rng, int32_t n) { return static_cast<int32_t>(rng() % static_cast<uint32_t>(n)); }
 
 } // namespace mp::test
 

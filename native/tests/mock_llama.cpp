@@ -40,7 +40,9 @@ uint64_t state_of(uint64_t before, int32_t pos, uint64_t input) {
     return mix(mix(before, static_cast<uint64_t>(pos)), input);
 }
 
-uint64_t append(uint64_t before, int32_t pos, uint64_t state) { return mix(mix(before, ~static_cast<uint64_t>(pos)), state); }
+uint64_t append(uint64_t before, int32_t pos, uint64_t state) {
+    return mix(mix(before, ~static_cast<uint64_t>(pos)), state);
+}
 
 uint64_t input_of(const MockRow & row) {
     if (row.token >= 0) {
@@ -101,7 +103,8 @@ std::string check_rows(const MockLlama & m, const std::vector<MockRow> & rows, b
         if (by_id && (row.token < 0 || row.token >= m.n_vocab)) {
             return "invalid token " + std::to_string(row.token);
         }
-        if (row.sequences.empty() || std::set<int32_t>(row.sequences.begin(), row.sequences.end()).size() != row.sequences.size()) {
+        if (row.sequences.empty() ||
+            std::set<int32_t>(row.sequences.begin(), row.sequences.end()).size() != row.sequences.size()) {
             return "a row without sequence ids, or with one twice";
         }
         for (const int32_t s : row.sequences) {
@@ -125,9 +128,13 @@ std::string check_rows(const MockLlama & m, const std::vector<MockRow> & rows, b
             return "positions of sequence " + std::to_string(s) + " have a gap";
         }
     }
+    std::map<int32_t, std::pair<int32_t, int32_t>> in_memory;
+    for (const auto & [s, set] : positions) {
+        in_memory[s] = range_in_memory(m, s);
+    }
     for (const MockRow & row : rows) {
         for (const int32_t s : row.sequences) {
-            if (range_in_memory(m, s) != range_in_memory(m, row.sequences[0])) {
+            if (in_memory[s] != in_memory[row.sequences[0]]) {
                 return "coupled sequences " + std::to_string(row.sequences[0]) + " and " + std::to_string(s) +
                        " have diverged";
             }

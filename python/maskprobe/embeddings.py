@@ -102,5 +102,5 @@ class Embeddings:
             mean, deviation = self.table_mean_and_deviation()
             masks = np.tile(mean, (k, 1))
             if probe == "sample":
-                masks = masks + deviation * np.random.default_rng(seed).standard_normal((k, self.n_embd))
+                masks += deviation * np.random.default_rng(seed).standard_normal((k, self.n_embd), dtype=np.float32)
         return np.ascontiguousarray(masks, dtype=np.float32)

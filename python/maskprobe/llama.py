@@ -21,7 +21,7 @@ from .binding import address_of, check, ffi, lib, llama_cpp
 from .embeddings import Embeddings
 from .errors import BusyError, ClosedError, ContextError, ModelError, UnsupportedModelError
 from .model import Model, captured_log, default_n_threads
-from .results import Chunk, FinishReason, Generation, StatsBuilder
+from .results import Chunk, Counter, FinishReason, Generation
 from .sampling import Sampling
 from .speculation import Speculation, checked_integer
 from .text import TextStream
@@ -126,9 +126,7 @@ class MaskProbeLlama:
             self.close()
             raise
         if self.why_plain is not None:
-            warnings.warn(
-                f"{self._model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2
-            )
+            warnings.warn(f"{self._model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -227,7 +225,7 @@ class MaskProbeLlama:
         for scale in scales:
             check(lib.mp_session_compare_paths(session, tokens, len(tokens), scale, difference, deviation))
             if difference[0] <= _PATHS_AGREE * deviation[0]:
-                return scale
+                return float(scale)
         return None
 
     # --- tokens ---------------------------------------------------------------------------------------
@@ -241,6 +239,11 @@ class MaskProbeLlama:
         """Vocabulary size in tokens."""
         self._check_open()
         return self._model.n_vocab
+
+    def description(self) -> str:
+        """Architecture, size and quantization in words, e.g. "llama ?B Q4_0"."""
+        self._check_open()
+        return self._model.description()
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = True) -> list[int]:
         """Token ids of a text. add_bos: add BOS and the like where the model asks; special: parse special tokens."""
@@ -307,8 +310,10 @@ class MaskProbeLlama:
             text.append(chunk.text)
             tokens += chunk.tokens
             from_draft += [chunk.from_draft] * len(chunk.tokens)
-        assert chunk.finish_reason is not None and chunk.stats is not None  # the last chunk of a stream
-        return Generation("".join(text), tokens, chunk.finish_reason, chunk.stats, from_draft)
+            reason, stats = chunk.finish_reason, chunk.stats
+        assert reason is not None, "a stream ends with its finish reason"
+        assert stats is not None, "a stream ends with its figures"
+        return Generation("".join(text), tokens, reason, stats, from_draft)
 
     def stream(
         self,
@@ -400,32 +405,29 @@ class MaskProbeLlama:
     ) -> Iterator[Chunk]:
         """The prompt loop. Time that the consumer spends between two chunks is not counted."""
         with self._entered(), sampling.chain(self._model.n_vocab) as chain:
-            figures = StatsBuilder()
+            counter = Counter()
             clock = time.perf_counter()
-            self._begin(prompt, chain, speculation, max_tokens, sampling.seed, cache_prompt, figures)
+            self._begin(prompt, chain, speculation, max_tokens, sampling.seed, cache_prompt, counter)
             c_pass = ffi.new("mp_pass *")
-            while True:
+            while c_pass.n_tokens == 0:
                 check(lib.mp_session_prefill(self._session, c_pass))
-                if c_pass.n_tokens > 0:
-                    break
             now = time.perf_counter()
-            figures.add(prompt_ms=1e3 * (now - clock))
+            counter.prompt_ms = 1e3 * (now - clock)
             clock = now
 
             n_left = min(max_tokens, self.n_ctx() - len(prompt))
             reason: FinishReason | None = None
             while reason is None:
                 n_left -= c_pass.n_tokens
-                accepted = c_pass.n_accepted
-                for i, token in enumerate(c_pass.tokens[0 : c_pass.n_tokens]):
-                    figures.add(predicted_n=1)
+                n_accepted = c_pass.n_accepted
+                for i, token in enumerate(ffi.unpack(c_pass.tokens, c_pass.n_tokens)):
+                    counter.predicted_n += 1
                     if c_pass.end and i == c_pass.n_tokens - 1:
                         reason = "stop"
                         break
                     piece = text.push(self._model.piece(token))
-                    now = time.perf_counter()
-                    figures.add(predicted_ms=1e3 * (now - clock))
-                    yield Chunk(piece, [token], from_draft=i < accepted)
+                    counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
+                    yield Chunk(piece, [token], from_draft=i < n_accepted)
                     clock = time.perf_counter()
                     if text.stopped:
                         reason = "stop"
@@ -434,10 +436,15 @@ class MaskProbeLlama:
                     reason = "length"
                 if reason is None:
                     check(lib.mp_session_step(self._session, c_pass))
-                    figures.add_pass(_pass_figures(c_pass), c_pass.n_accepted)
+                    counter.accepted.append(c_pass.n_accepted)
+                    counter.rows += c_pass.n_rows
+                    counter.rows_again += c_pass.n_again
+                    counter.draft_n += c_pass.n_drafted
+                    counter.decode_ms += c_pass.decode_ms
+                    counter.kv_scans += c_pass.n_kv_scans
             rest = text.finish()
-            figures.add(predicted_ms=1e3 * (time.perf_counter() - clock))
-            yield Chunk(rest, finish_reason=reason, stats=figures.build())
+            counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
+            yield Chunk(rest, finish_reason=reason, stats=counter.stats())
 
     def _begin(
         self,
@@ -447,7 +454,7 @@ class MaskProbeLlama:
         max_tokens: int,
         seed: int,
         cache_prompt: bool,
-        figures: StatsBuilder,
+        counter: Counter,
     ) -> None:
         """Hands the prompt and the settings to the session."""
         settings = ffi.new("mp_speculation *")
@@ -470,17 +477,7 @@ class MaskProbeLlama:
                 self._session, prompt, len(prompt), c_chain, settings, max_tokens, cache_prompt, n_reused
             )
         )
-        figures.add(prompt_n=len(prompt) - n_reused[0], cache_n=n_reused[0])
-
-
-def _pass_figures(c_pass: Any) -> dict[str, float]:
-    return {
-        "rows": c_pass.n_rows,
-        "rows_again": c_pass.n_again,
-        "draft_n": c_pass.n_drafted,
-        "decode_ms": c_pass.decode_ms,
-        "kv_scans": c_pass.n_kv_scans,
-    }
+        counter.prompt_n, counter.cache_n = len(prompt) - n_reused[0], n_reused[0]
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -44,7 +44,7 @@ def captured_log(verbose: bool) -> Iterator[list[str]]:
     original = llama_cpp._logger.llama_log_callback
     llama_cpp._logger.set_verbose(verbose)
 
-    @llama_cpp.llama_log_callback
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def collect(level: int, text: bytes, user_data: object) -> None:
         if level == _ERROR_LEVEL:
             errors.append(text.decode(errors="replace").strip())
@@ -99,6 +99,7 @@ class Model:
         self.path = path
         self.model: Any = None
         self.ctx: Any = None
+        self._piece = ctypes.create_string_buffer(64)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -195,20 +196,18 @@ class Model:
             buffer = (llama_cpp.llama_token * capacity)()
             n = llama_cpp.llama_tokenize(self.vocab, text, len(text), buffer, capacity, add_special, parse_special)
             if n >= 0:
-                return buffer[:n]
+                return list(buffer[:n])
             if -n <= capacity:
                 raise ModelError(f"llama.cpp cannot tokenize the text of {len(text)} bytes")
             capacity = -n
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of one token; control tokens have none unless special."""
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            n = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
-            if n >= 0:
-                return buffer.raw[:n]
-            size = -n
+        n = llama_cpp.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, special)
+        if n < 0:
+            self._piece = ctypes.create_string_buffer(-n)
+            return self.piece(token, special)
+        return self._piece.raw[:n]
 
     def detokenize(self, tokens: Sequence[int], special: bool) -> bytes:
         ids = (llama_cpp.llama_token * len(tokens))(*tokens)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
@@ -62,7 +61,7 @@ class Stats:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a stream: one committed token and the text it completes.
 
@@ -88,24 +87,30 @@ class Generation:
     from_draft: list[bool] = field(default_factory=list)  # per token
 
 
-class StatsBuilder:
-    """Adds up the figures of one generation, pass by pass."""
+@dataclass
+class Counter:
+    """Adds up the figures of one generation while it runs."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._accepted: list[int] = []  # drafted tokens accepted, per pass
+    prompt_n: int = 0
+    cache_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+    rows: int = 0
+    rows_again: int = 0
+    draft_n: int = 0
+    decode_ms: float = 0.0
+    kv_scans: int = 0
+    accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
 
-    def add(self, **values: float) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-
-    def add_pass(self, values: Mapping[str, float], n_accepted: int) -> None:
-        self._accepted.append(n_accepted)
-        self.add(passes=1, draft_n_accepted=n_accepted, **values)
-
-    def build(self) -> Stats:
-        sums = self._sums
-        deepest = max(self._accepted, default=0)
-        per_depth = tuple(sum(n > depth for n in self._accepted) for depth in range(deepest))
-        host_ms = max(0.0, sums.get("predicted_ms", 0.0) - sums.get("decode_ms", 0.0))
-        return Stats(accepted_per_depth=per_depth, host_ms=host_ms, **sums)  # type: ignore[arg-type]
+    def stats(self) -> Stats:
+        """The figures so far."""
+        figures = {f.name: getattr(self, f.name) for f in fields(self)}
+        accepted = figures.pop("accepted")
+        return Stats(
+            **figures,
+            passes=len(accepted),
+            draft_n_accepted=sum(accepted),
+            accepted_per_depth=tuple(sum(n > d for n in accepted) for d in range(max(accepted, default=0))),
+            host_ms=max(0.0, self.predicted_ms - self.decode_ms),
+        )

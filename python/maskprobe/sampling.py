@@ -42,7 +42,7 @@ class Sampling:
         if self.repeat_penalty == 0.0:
             raise ValueError("repeat_penalty must be above 0 (1.0 turns it off), got 0.0")
         for name in ("frequency_penalty", "presence_penalty"):
-            checked_number(name, getattr(self, name), -2.0**31, 2.0**31)
+            checked_number(name, getattr(self, name), -(2.0**31), 2.0**31)
         checked_integer("penalty_last_n", self.penalty_last_n, 0, 2**31 - 1)
         checked_integer("seed", self.seed, 0, 2**32 - 1)
 

@@ -83,14 +83,12 @@ class Speculation:
             return "dynamic"
         if not isinstance(self.tree, Sequence):
             raise TypeError(f'tree must be "dynamic" or a tuple of widths such as (14,), got {self.tree!r}')
-        tree = tuple(self.tree)
+        tree = tuple(checked_integer("tree width", width, 1, MAX_LEAVES - 1) for width in self.tree)
         if not 1 <= len(tree) <= self.masks:
             raise ValueError(
                 f"tree {tree} has {len(tree)} depths, but masks={self.masks} propose 1..{self.masks}; "
                 "shorten the tree or raise masks"
             )
-        for width in tree:
-            checked_integer("tree width", width, 1, MAX_LEAVES - 1)
         return tree
 
     def _checked_block(self) -> int:
@@ -125,6 +123,7 @@ class Speculation:
 
 
 def checked_integer(name: str, value: object, low: int, high: int) -> int:
+    """Checks an integer against a closed range; True and False are not integers here."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not low <= value <= high:

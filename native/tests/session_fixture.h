@@ -1,0 +1,174 @@
+// What the session tests share: a session over a mock, plain decoding to compare with, and a driver that holds
+// every pass to the session's invariants.
+#pragma once
+
+#include "check.h"
+#include "embeddings.h"
+#include "mock_llama.h"
+#include "session.h"
+
+#include <algorithm>
+
+namespace mp::test {
+
+using Ids = std::vector<int32_t>;
+
+inline Ids random_tokens(std::mt19937 & rng, size_t n, int32_t n_vocab) {
+    Ids tokens(n);
+    for (int32_t & token : tokens) {
+        token = below(rng, n_vocab);
+    }
+    return tokens;
+}
+
+// The session keeps pointers to its neighbours here, so a bench stays where it is.
+struct Bench {
+    MockLlama llama;
+    MockGguf file;
+    Embeddings embeddings;
+    Session session;
+
+    explicit Bench(const MockLlama & model)
+        : llama(model.fresh()), file(llama), embeddings({file.path()}),
+          session(llama.context(), &embeddings, llama.embedding_scale) {}
+    Bench(const Bench &) = delete;
+    Bench & operator=(const Bench &) = delete;
+};
+
+// Start values of masks that are no token's row and tell which mask they are.
+inline std::vector<float> mask_start(const MockLlama & llama, int32_t n_masks) {
+    std::vector<float> masks;
+    for (int32_t i = 0; i < n_masks; ++i) {
+        for (int32_t j = 0; j < llama.n_embd; ++j) {
+            masks.push_back(1000.0f * static_cast<float>(i + 1) + static_cast<float>(j));
+        }
+    }
+    return masks;
+}
+
+inline Speculation speculate(const MockLlama & llama, int32_t n_masks, const Ids & widths, int32_t block) {
+    Speculation speculation;
+    speculation.n_masks = n_masks;
+    speculation.widths = widths;
+    speculation.block = block;
+    speculation.prune = false;
+    speculation.masks = mask_start(llama, n_masks);
+    return speculation;
+}
+
+// One row at a time, straight on the mocked functions.
+inline Ids plain_decode(const MockLlama & model, const Ids & prompt, uint64_t seed, int32_t max_tokens) {
+    MockLlama llama = model.fresh();
+    MockSampler sampler;
+    sampler.seed = seed;
+    const LlamaApi api = mock_api();
+    Ids sequence = prompt;
+    for (size_t i = 0; i < sequence.size(); ++i) {
+        int32_t pos = static_cast<int32_t>(i);
+        int32_t id = 0;
+        int32_t * ids = &id;
+        int32_t n_ids = 1;
+        int8_t output = 1;
+        CHECK_EQ(api.llama_decode(llama.context(), llama_batch{1, &sequence[i], nullptr, &pos, &n_ids, &ids, &output}),
+                 0);
+        if (i + 1 < prompt.size()) {
+            continue;
+        }
+        if (i + 1 - prompt.size() == static_cast<size_t>(max_tokens) || i + 1 == llama.n_ctx ||
+            (i >= prompt.size() && llama.eog.count(sequence[i]) != 0)) {
+            break;
+        }
+        sequence.push_back(api.llama_sampler_sample(sampler.get(), llama.context(), 0));
+    }
+    return Ids(sequence.begin() + static_cast<std::ptrdiff_t>(prompt.size()), sequence.end());
+}
+
+// The KV cache holds cached() and nothing else: one cell a token, in order of position, each with the
+// sequence ids 0..n-1, and each computed from exactly the tokens before it.
+inline void check_kv(const MockLlama & llama, const Session & session) {
+    const Ids & cached = session.cached();
+    CHECK_EQ(llama.n_used(), cached.size());
+    std::bitset<256> every;
+    for (int32_t s = 0; s < session.n_sequences(); ++s) {
+        every.set(s);
+    }
+    MockChain chain;
+    for (const MockCell & cell : llama.cells) {
+        if (cell.pos < 0 || static_cast<size_t>(chain.n) >= cached.size()) {
+            continue;
+        }
+        CHECK_EQ(cell.pos, chain.n);
+        CHECK_EQ(cell.sequences, every);
+        CHECK_EQ(cell.token, cached[chain.n]);
+        CHECK_EQ(cell.state, chain.push(cached[chain.n]));
+    }
+    CHECK_EQ(llama.violations, std::vector<std::string>());
+    CHECK_EQ(llama.n_odd_masks, size_t{0});
+}
+
+struct Generation {
+    size_t n_reused = 0;
+    Ids tokens;
+    std::vector<Pass> passes; // of the prompt too
+    MockSampler sampler;
+    bool end = false;
+};
+
+// Holds what a pass reports to what the mock saw, and the session's state to the tokens committed so far.
+inline void check_pass(const Bench & bench, const Pass & pass, const Ids & prompt, const Ids & tokens,
+                       int32_t n_scans) {
+    CHECK_EQ(pass.n_rows, static_cast<int32_t>(bench.llama.rows.size()));
+    CHECK_EQ(pass.n_kv_scans, bench.llama.n_scans - n_scans);
+    Ids all = bench.session.cached();
+    all.insert(all.end(), bench.session.pending().begin(), bench.session.pending().end());
+    Ids expected = prompt;
+    expected.insert(expected.end(), tokens.begin(), tokens.end());
+    CHECK_EQ(all, expected);
+    check_kv(bench.llama, bench.session);
+}
+
+// Generates until an end token or max_tokens or a full context.
+inline Generation generate(Bench & bench, const Ids & prompt, const Speculation & speculation, int32_t max_tokens,
+                           uint64_t seed = 0, bool reuse = false) {
+    Generation g;
+    g.sampler.seed = seed;
+    Session & session = bench.session;
+    const size_t n_most = std::min<size_t>(max_tokens, bench.llama.n_ctx - prompt.size());
+    g.n_reused = session.begin(prompt, g.sampler.get(), speculation, max_tokens, reuse);
+    CHECK_EQ(session.cached(), Ids(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(g.n_reused)));
+    check_kv(bench.llama, session);
+    while (!g.end && g.tokens.size() < n_most) {
+        const bool in_prompt = g.tokens.empty();
+        const int32_t n_scans = bench.llama.n_scans;
+        const int32_t n_again = static_cast<int32_t>(session.pending().size()) - 1;
+        const Pass pass = in_prompt ? session.prefill() : session.step();
+        g.passes.push_back(pass);
+        g.tokens.insert(g.tokens.end(), pass.tokens.begin(), pass.tokens.end());
+        g.end = pass.end;
+        check_pass(bench, pass, prompt, g.tokens, n_scans);
+        if (in_prompt) {
+            CHECK_EQ(pass.n_accepted + pass.n_drafted + pass.n_again, 0);
+            CHECK(pass.tokens.size() <= 1);
+        } else {
+            const int32_t rows = pass.n_rows - pass.n_again;
+            CHECK_EQ(static_cast<int32_t>(pass.tokens.size()), pass.n_accepted + 1);
+            CHECK_EQ(pass.n_again, n_again);
+            CHECK(pass.n_accepted <= std::min(pass.n_drafted, speculation.n_masks));
+            CHECK(rows == (1 + pass.n_drafted) * (1 + speculation.n_masks) || rows == 1);
+            CHECK(rows <= std::max(1, speculation.block));
+        }
+        if (g.passes.size() > prompt.size() + n_most) {
+            fail(__FILE__, __LINE__, "the generation does not advance");
+            break;
+        }
+    }
+    // One draw per committed token, in order.
+    CHECK_EQ(g.sampler.draws.size(), g.tokens.size());
+    for (size_t i = 0; i < std::min(g.tokens.size(), g.sampler.draws.size()); ++i) {
+        CHECK_EQ(g.sampler.draws[i].token, g.tokens[i]);
+        CHECK_EQ(g.sampler.draws[i].pos, static_cast<int32_t>(prompt.size() + i) - 1);
+    }
+    return g;
+}
+
+} // namespace mp::test

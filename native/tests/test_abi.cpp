@@ -1,0 +1,321 @@
+// The C ABI: what binding accepts, what each call refuses and with which status and message, and a whole
+// generation through it.
+#include "maskprobe.h"
+
+#include "session_fixture.h"
+
+#include <limits>
+#include <thread>
+
+using namespace mp;
+using namespace mp::test;
+
+namespace {
+
+// The call fails with this status and leaves a message that holds the text.
+void check_fails(int line, int status, mp_status expected, const std::string & text) {
+    const Scope scope("line " + std::to_string(line));
+    CHECK_EQ(status, static_cast<int>(expected));
+    if (!CHECK(std::string(mp_last_error()).find(text) != std::string::npos)) {
+        std::cerr << "    the message: " << mp_last_error() << "\n";
+    }
+}
+#define CHECK_FAILS(expected, text, call) check_fails(__LINE__, (call), (expected), (text))
+#define CHECK_OK(call) CHECK_EQ((call), static_cast<int>(MP_OK))
+
+// --- binding ----------------------------------------------------------------------------------------
+
+const std::vector<size_t> layout{sizeof(llama_batch),           offsetof(llama_batch, n_tokens),
+                                 offsetof(llama_batch, token),  offsetof(llama_batch, embd),
+                                 offsetof(llama_batch, pos),    offsetof(llama_batch, n_seq_id),
+                                 offsetof(llama_batch, seq_id), offsetof(llama_batch, logits)};
+
+struct Table {
+    std::vector<const char *> names;
+    std::vector<void *> addresses;
+
+    Table() {
+        const LlamaApi api = mock_api();
+#define ADD(result, name, parameters)                                                                                  \
+    names.push_back(#name);                                                                                            \
+    addresses.push_back(reinterpret_cast<void *>(api.name));
+        MP_LLAMA_FUNCTIONS(ADD)
+#undef ADD
+    }
+    int bind(const std::vector<size_t> & batch_layout = layout) const {
+        return mp_bind(names.data(), addresses.data(), names.size(), batch_layout.data());
+    }
+};
+
+// Runs first: nothing is bound yet.
+void unbound() {
+    MockLlama llama;
+    CHECK(mp_session_init(llama.context(), nullptr, 1.0f) == nullptr);
+    CHECK(std::string(mp_last_error()).find("not bound") != std::string::npos);
+    const char * path = "nowhere.gguf";
+    CHECK(mp_embeddings_init(&path, 1) == nullptr);
+    CHECK(std::string(mp_last_error()).find("not bound") != std::string::npos);
+}
+
+void required_functions() {
+    const Table table;
+    for (size_t i = 0; i < table.names.size(); ++i) {
+        CHECK_EQ(std::string(mp_required_function(i)), std::string(table.names[i]));
+    }
+    CHECK(mp_required_function(table.names.size()) == nullptr);
+    CHECK(mp_required_function(std::numeric_limits<size_t>::max()) == nullptr);
+}
+
+void binding() {
+    for (size_t i = 0; i < Table().names.size(); ++i) {
+        Table without;
+        const std::string name = without.names[i];
+        without.addresses[i] = nullptr;
+        CHECK_FAILS(MP_ERROR_BINDING, "llama.cpp lacks " + name, without.bind());
+        without.names.erase(without.names.begin() + static_cast<std::ptrdiff_t>(i));
+        without.addresses.erase(without.addresses.begin() + static_cast<std::ptrdiff_t>(i));
+        CHECK_FAILS(MP_ERROR_BINDING, "llama.cpp lacks " + name, without.bind());
+        CHECK_EQ(std::string(mp_last_error()), "llama.cpp lacks " + name); // that one and no other
+    }
+    Table none;
+    none.names.resize(0);
+    CHECK_FAILS(MP_ERROR_BINDING, "llama_decode, llama_synchronize", none.bind());
+    for (size_t i = 0; i < layout.size(); ++i) {
+        std::vector<size_t> other = layout;
+        other[i] += 4;
+        CHECK_FAILS(MP_ERROR_BINDING, "value " + std::to_string(i), Table().bind(other));
+    }
+    const Table table;
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(nullptr, table.addresses.data(), 1, layout.data()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(table.names.data(), nullptr, 1, layout.data()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(table.names.data(), table.addresses.data(), 1, nullptr));
+
+    Table more; // functions that the core does not know are no harm, nor is their order
+    more.names.insert(more.names.begin(), "llama_unheard_of");
+    more.addresses.insert(more.addresses.begin(), nullptr);
+    CHECK_OK(more.bind());
+    Table half;
+    half.addresses[0] = nullptr;
+    CHECK(half.bind() != MP_OK);
+    MockLlama llama; // the table bound before is still there
+    mp_session * session = mp_session_init(llama.context(), nullptr, 1.0f);
+    CHECK(session != nullptr);
+    mp_session_free(session);
+}
+
+// --- sessions ---------------------------------------------------------------------------------------
+
+// Sound arguments of a begin, for a test to spoil one by one.
+struct Call {
+    MockLlama llama;
+    MockGguf file{llama};
+    mp_embeddings * embeddings = nullptr;
+    mp_session * session = nullptr;
+    MockSampler sampler;
+    Ids prompt{3, 1, 4, 1, 5};
+    std::vector<float> masks;
+    mp_speculation speculation{};
+    size_t n_reused = 77;
+    mp_pass pass{};
+
+    explicit Call(uint32_t n_ubatch = 128, bool with_embeddings = true) {
+        llama.n_ubatch = n_ubatch;
+        const std::string path = file.path();
+        const char * paths[] = {path.c_str()};
+        embeddings = with_embeddings ? mp_embeddings_init(paths, 1) : nullptr;
+        session = mp_session_init(llama.context(), embeddings, 1.0f);
+        masks = mask_start(llama, MP_MAX_MASKS);
+        speculation.n_masks = 2;
+        speculation.n_widths = 2;
+        speculation.widths[0] = 3;
+        speculation.widths[1] = 2;
+        speculation.block = 18;
+        speculation.update = 0.1f;
+        speculation.masks = masks.data();
+    }
+    ~Call() {
+        mp_session_free(session);
+        mp_embeddings_free(embeddings);
+    }
+    Call(const Call &) = delete;
+    Call & operator=(const Call &) = delete;
+
+    int begin(int32_t max_tokens = 12) {
+        return mp_session_begin(session, prompt.data(), prompt.size(), sampler.get(), &speculation, max_tokens, 1,
+                                &n_reused);
+    }
+};
+
+void whole_generation() {
+    Call call;
+    CHECK_OK(call.begin());
+    CHECK_EQ(call.n_reused, size_t{0});
+    Ids tokens;
+    double decode_ms = 0.0;
+    while (tokens.size() < 12) {
+        CHECK_OK(tokens.empty() ? mp_session_prefill(call.session, &call.pass)
+                                : mp_session_step(call.session, &call.pass));
+        const mp_pass & pass = call.pass;
+        CHECK_EQ(pass.n_rows, static_cast<int32_t>(call.llama.rows.size()));
+        CHECK_EQ(pass.n_tokens, pass.n_accepted + 1);
+        CHECK_EQ(pass.end, 0);
+        CHECK(pass.decode_ms >= 0.0 && pass.total_ms >= pass.decode_ms);
+        decode_ms += pass.decode_ms;
+        tokens.insert(tokens.end(), pass.tokens, pass.tokens + pass.n_tokens);
+    }
+    CHECK(decode_ms > 0.0);
+    CHECK_EQ(tokens, plain_decode(call.llama, call.prompt, 0, 12));
+    CHECK_EQ(mp_session_n_cached(call.session), call.llama.n_used());
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "ended", mp_session_step(call.session, &call.pass));
+    CHECK_OK(call.begin());
+    CHECK_EQ(call.n_reused, call.prompt.size() - 1);
+    CHECK_OK(mp_session_reset(call.session));
+    CHECK_EQ(mp_session_n_cached(call.session), size_t{0});
+    CHECK_EQ(call.llama.violations, std::vector<std::string>());
+}
+
+void end_is_reported() {
+    Call call;
+    call.llama.eog = {plain_decode(call.llama, call.prompt, 0, 1)[0]};
+    CHECK_OK(call.begin());
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    CHECK_EQ(call.pass.end, 1);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "ended", mp_session_step(call.session, &call.pass));
+}
+
+void null_arguments() {
+    Call c;
+    const auto begin = [&](mp_session * session, const int32_t * prompt, llama_sampler * sampler,
+                           const mp_speculation * speculation, size_t * n_reused) {
+        return mp_session_begin(session, prompt, c.prompt.size(), sampler, speculation, 12, 1, n_reused);
+    };
+    const int32_t * prompt = c.prompt.data();
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(nullptr, prompt, c.sampler.get(), &c.speculation, &c.n_reused));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, nullptr, c.sampler.get(), &c.speculation, &c.n_reused));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, nullptr, &c.speculation, &c.n_reused));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, c.sampler.get(), nullptr, &c.n_reused));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, c.sampler.get(), &c.speculation, nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_prefill(nullptr, &c.pass));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_prefill(c.session, nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_step(nullptr, &c.pass));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_reset(nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_set_embedding_scale(nullptr, 1.0f));
+    float x = 0.0f;
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_compare_paths(nullptr, prompt, 1, 1.0f, &x, &x));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_compare_paths(c.session, nullptr, 1, 1.0f, &x, &x));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_compare_paths(c.session, prompt, 1, 1.0f, nullptr, &x));
+    CHECK(mp_session_init(nullptr, nullptr, 1.0f) == nullptr);
+    MockLlama encoder;
+    encoder.has_memory = false;
+    CHECK(mp_session_init(encoder.context(), nullptr, 1.0f) == nullptr);
+    CHECK(std::string(mp_last_error()).find("KV cache") != std::string::npos);
+    mp_session_free(nullptr);
+}
+
+void settings_out_of_range() {
+    const auto refused = [](int line, const std::string & text, const std::function<void(Call &)> & spoil,
+                            uint32_t n_ubatch = 128) {
+        Call call(n_ubatch);
+        spoil(call);
+        check_fails(line, call.begin(), MP_ERROR_ARGUMENT, text);
+        CHECK_EQ(call.llama.n_decode_calls, size_t{0});
+    };
+    refused(__LINE__, "prompt is empty", [](Call & c) { c.prompt.reserve(1), c.prompt.clear(); });
+    refused(__LINE__, "leaves no room in a context of 128", [](Call & c) { c.prompt.assign(128, 1); });
+    refused(__LINE__, "leaves no room", [](Call & c) { c.prompt.assign(500, 1); });
+    refused(__LINE__, "n_masks", [](Call & c) { c.speculation.n_masks = -1; });
+    refused(__LINE__, "n_masks", [](Call & c) { c.speculation.n_masks = MP_MAX_MASKS + 1; });
+    refused(__LINE__, "deeper than n_masks", [](Call & c) { c.speculation.n_widths = 3; });
+    refused(__LINE__, "deeper than n_masks", [](Call & c) { c.speculation.n_widths = -1; });
+    refused(__LINE__, "masks must not be NULL", [](Call & c) { c.speculation.masks = nullptr; });
+    refused(__LINE__, "too small", [](Call & c) { c.speculation.block = 2; });
+    refused(__LINE__, "too small", [](Call & c) { c.speculation.block = -5; });
+    refused(__LINE__, "does not fit n_ubatch = 17", [](Call &) {}, 17);
+    refused(__LINE__, "more than 256 leaves", [](Call & c) { c.speculation.block = 3 * 257; }, 1024);
+    const auto with_value = [](float x, size_t at) { return [=](Call & c) { c.masks[at] = x; }; };
+    refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::quiet_NaN(), 0));
+    refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::infinity(), 7)); // the last one in use
+    refused(__LINE__, "not finite", with_value(-std::numeric_limits<float>::infinity(), 3));
+
+    Call beyond; // masks that are not in use are not looked at
+    beyond.masks[8] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_OK(beyond.begin());
+    Call limits(1024);
+    limits.speculation.block = 3 * 256 + 2;
+    CHECK_OK(limits.begin());
+    Call context;
+    context.prompt.assign(127, 1);
+    CHECK_OK(context.begin());
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "max_tokens", context.begin(0));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "max_tokens", context.begin(-1));
+    Call plain(128, false);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "no embeddings", plain.begin());
+    plain.speculation = mp_speculation{};
+    CHECK_OK(plain.begin());
+}
+
+void calls_out_of_order() {
+    Call call;
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "begin", mp_session_prefill(call.session, &call.pass));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "prompt", mp_session_step(call.session, &call.pass));
+    CHECK_OK(call.begin());
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "prompt", mp_session_step(call.session, &call.pass));
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "begin", mp_session_prefill(call.session, &call.pass));
+    CHECK_OK(mp_session_step(call.session, &call.pass));
+    call.speculation.block = 1; // a begin that is refused leaves the cache alone
+    const size_t n_cached = mp_session_n_cached(call.session);
+    CHECK(call.begin() != MP_OK);
+    CHECK_EQ(mp_session_n_cached(call.session), n_cached);
+    CHECK_EQ(call.llama.n_used(), n_cached);
+    CHECK_OK(mp_session_reset(call.session));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "prompt", mp_session_step(call.session, &call.pass));
+}
+
+void decode_failure() {
+    Call call;
+    call.llama.decode_codes[2] = 2;
+    CHECK_OK(call.begin());
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    CHECK_OK(mp_session_step(call.session, &call.pass));
+    const size_t n_cached = mp_session_n_cached(call.session);
+    CHECK_FAILS(MP_ERROR_DECODE, "aborted", mp_session_step(call.session, &call.pass));
+    CHECK_EQ(mp_session_n_cached(call.session), n_cached);
+    CHECK_EQ(call.llama.n_used(), n_cached);
+}
+
+void comparing_paths() {
+    Call call;
+    float difference = -1.0f;
+    float deviation = -1.0f;
+    CHECK_OK(mp_session_compare_paths(call.session, call.prompt.data(), 3, 1.0f, &difference, &deviation));
+    CHECK_EQ(difference, 0.0f);
+    CHECK(deviation > 0.0f);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "tokens",
+                mp_session_compare_paths(call.session, call.prompt.data(), 0, 1.0f, &difference, &deviation));
+    CHECK_OK(mp_session_set_embedding_scale(call.session, 2.0f));
+}
+
+void messages_are_kept_per_thread() {
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_reset(nullptr));
+    std::string in_thread = "?";
+    std::thread([&] { in_thread = mp_last_error(); }).join();
+    CHECK_EQ(in_thread, "");
+}
+
+} // namespace
+
+int main() {
+    run("unbound", unbound);
+    run("required functions", required_functions);
+    run("binding", binding);
+    run("whole generation", whole_generation);
+    run("end is reported", end_is_reported);
+    run("null arguments", null_arguments);
+    run("settings out of range", settings_out_of_range);
+    run("calls out of order", calls_out_of_order);
+    run("decode failure", decode_failure);
+    run("comparing paths", comparing_paths);
+    run("messages are kept per thread", messages_are_kept_per_thread);
+    return finish();
+}
