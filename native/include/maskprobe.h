@@ -25,8 +25,7 @@ struct llama_context;
 struct llama_sampler;
 
 /* cdef: begin */
-#define MP_MAX_MASKS 4       /* masks per node, k */
-#define MP_MAX_SEQUENCES 256 /* llama.cpp's limit on sequence ids, so on leaves of a block */
+#define MP_MAX_MASKS 4 /* masks per node, k */
 
 typedef enum mp_status {
     MP_OK = 0,

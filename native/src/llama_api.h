@@ -50,6 +50,7 @@ struct ggml_type_traits {
     X(uint32_t, llama_n_ctx, (const llama_context *))                                                                  \
     X(uint32_t, llama_n_batch, (const llama_context *))                                                                \
     X(uint32_t, llama_n_ubatch, (const llama_context *))                                                               \
+    X(uint32_t, llama_n_seq_max, (const llama_context *))                                                              \
     X(const llama_model *, llama_get_model, (const llama_context *))                                                   \
     X(const llama_vocab *, llama_model_get_vocab, (const llama_model *))                                               \
     X(int32_t, llama_vocab_n_tokens, (const llama_vocab *))                                                            \

@@ -109,9 +109,11 @@ void Session::check(const Speculation & speculation) const {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows does not fit n_ubatch = " +
                                            std::to_string(llama_api().llama_n_ubatch(ctx_)));
     }
-    if (rows / rows_per_node > MP_MAX_SEQUENCES) {
-        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more than " +
-                                           std::to_string(MP_MAX_SEQUENCES) + " leaves");
+    // Every node that carries masks ends in a leaf with a sequence id of its own.
+    if (rows / rows_per_node > llama_api().llama_n_seq_max(ctx_)) {
+        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more leaves than the " +
+                                           std::to_string(llama_api().llama_n_seq_max(ctx_)) +
+                                           " sequences of the context");
     }
     for (const float x : speculation.masks) {
         if (!std::isfinite(x)) {

@@ -29,6 +29,10 @@ from .text import TextStream
 # Ids and embedding rows must give the same logits; backends may differ in the last bits only.
 _PATHS_AGREE = 0.02  # of the logits' standard deviation
 
+# Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
+# keeps one row of logits per sequence.
+_SEQUENCES = 32
+
 Prompt = str | Sequence[int]
 
 
@@ -114,6 +118,7 @@ class MaskProbeLlama:
             type_k=type_k,
             type_v=type_v,
             use_mmap=use_mmap,
+            n_sequences=max(_SEQUENCES, self.speculation.leaves()),
             verbose=verbose,
         )
         self._embeddings: Embeddings | None = None
@@ -391,6 +396,13 @@ class MaskProbeLlama:
             raise ValueError(
                 f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
                 "use a smaller block or load the model with larger n_batch and n_ubatch"
+            )
+        n_seq_max = llama_cpp.llama_n_seq_max(self._model.ctx)
+        if speculation.leaves() > n_seq_max:
+            raise ValueError(
+                f"a block of {speculation.rows()} rows with masks={speculation.masks} has up to "
+                f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "
+                "load the model with that speculation"
             )
         return speculation
 

@@ -93,6 +93,7 @@ class Model:
         type_k: int | None,
         type_v: int | None,
         use_mmap: bool,
+        n_sequences: int,
         verbose: bool,
     ) -> None:
         check_file(path)
@@ -128,8 +129,8 @@ class Model:
                     context.type_v = type_v
                 # Branches of a block share one cache, and sliding windows keep rows that may be verified later.
                 context.kv_unified = True
-                # Recurrent state is allocated per sequence; a unified KV cache is not.
-                context.n_seq_max = 1 if self.why_no_probing() else llama_cpp.llama_max_parallel_sequences()
+                # llama.cpp keeps room for the logits (and the state, in recurrent models) of every sequence.
+                context.n_seq_max = 1 if self.why_no_probing() else n_sequences
                 context.swa_full = True
                 self.ctx = llama_cpp.llama_init_from_model(self.model, context)
                 if not self.ctx:

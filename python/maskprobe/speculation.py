@@ -67,6 +67,10 @@ class Speculation:
             raise ValueError(f"the paper's blocks have 10, 30 or 60 rows, got {block!r}")
         return cls(masks=1, tree=(block // 2 - 1,), probe="prompt-mean", update=0.1)
 
+    def leaves(self) -> int:
+        """Most leaves of one block; each takes one of llama.cpp's sequence ids."""
+        return self.rows() // (1 + self.masks)
+
     def rows(self) -> int:
         """Most rows of one pass."""
         assert self.block is not None  # resolved in __post_init__

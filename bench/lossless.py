@@ -1,0 +1,136 @@
+"""Token equality with plain decoding done by a separate reference: llama_cpp's low-level API, row by row.
+
+At a first difference the reference's gap between its two best logits is printed: where kernels round
+differently by batch shape (F16, F32, K-quants), it must lie within their noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+from maskprobe import MaskProbeLlama, Speculation
+from maskprobe.bench import choose, read_prompts
+from maskprobe.sampling import Sampling
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from models import quantized
+
+TREES = {
+    "4": Speculation(tree=(4,)),
+    "14": Speculation(tree=(14,)),
+    "29": Speculation(tree=(29,)),
+    "15x4": Speculation(masks=2, tree=(15, 4)),
+    "7x5x2": Speculation(masks=3, tree=(7, 5, 2)),
+    "dynamic-60": Speculation(masks=2, tree="dynamic", block=60),
+}
+
+
+class Reference:
+    """Plain decoding: the prompt in n_batch pieces, then one row at a time."""
+
+    def __init__(self, path: Path, n_ctx: int, n_batch: int = 512) -> None:
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_batch
+        params.n_threads = params.n_threads_batch = 1
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self.n_batch = n_batch
+
+    def generate(self, prompt: Sequence[int], n: int, sampling: Sampling) -> tuple[list[int], list[float]]:
+        """Tokens, and the gap between the two best logits at each."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.ctx), True)
+        tokens: list[int] = []
+        gaps: list[float] = []
+        pieces = [list(prompt[i : i + self.n_batch]) for i in range(0, len(prompt), self.n_batch)]
+        with sampling.chain(self.n_vocab) as chain:
+            while len(tokens) < n:
+                for piece in pieces:
+                    ids = (llama_cpp.llama_token * len(piece))(*piece)
+                    if llama_cpp.llama_decode(self.ctx, llama_cpp.llama_batch_get_one(ids, len(piece))):
+                        raise RuntimeError("llama_decode failed")
+                row = ctypes.cast(
+                    llama_cpp.llama_get_logits_ith(self.ctx, -1), ctypes.POINTER(ctypes.c_float * self.n_vocab)
+                )
+                best = np.partition(np.frombuffer(row.contents, np.float32), -2)[-2:]
+                token = llama_cpp.llama_sampler_sample(chain, self.ctx, -1)
+                if llama_cpp.llama_vocab_is_eog(self.vocab, token):
+                    break
+                tokens.append(token)
+                gaps.append(float(best[1] - best[0]))
+                pieces = [[token]]
+        return tokens, gaps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--types", nargs="+", default=["Q4_0", "Q4_1", "Q8_0"])
+    parser.add_argument("--trees", nargs="+", default=list(TREES), choices=TREES)
+    parser.add_argument("--temperatures", nargs="+", type=float, default=[0.0, 0.8])
+    parser.add_argument("--limit", type=int, default=24)
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    console = Console()
+    table = Table("type", "temperature", "tree", "equal", "tokens", "accepted drafts", "top-2 gaps at differences")
+    figures = []
+    llama_cpp._logger.set_verbose(False)
+    for kind in args.types:
+        reference = Reference(quantized(kind), n_ctx=2048)
+        with MaskProbeLlama(quantized(kind), n_ctx=2048, n_threads=1) as llm:
+            cases = choose(llm, read_prompts(args.prompts), args.limit, 800)
+            for temperature in args.temperatures:
+                rows = {name: {"equal": 0, "tokens": 0, "accepted": 0, "gaps": []} for name in args.trees}
+                for _, ids in track(
+                    cases, f"{kind}, temperature {temperature}", console=Console(stderr=True), transient=True
+                ):
+                    sampling = Sampling(temperature=temperature, seed=42)
+                    expected, gaps = reference.generate(ids, args.max_tokens, sampling)
+                    for name, row in rows.items():
+                        out = llm.generate(
+                            ids,
+                            max_tokens=args.max_tokens,
+                            temperature=temperature,
+                            seed=42,
+                            speculate=TREES[name],
+                            cache_prompt=False,
+                        )
+                        row["tokens"] += len(out.tokens)
+                        row["accepted"] += out.stats.draft_n_accepted
+                        if out.tokens == expected:
+                            row["equal"] += 1
+                        else:
+                            same = [a == b for a, b in zip(expected, out.tokens, strict=False)]
+                            at = same.index(False) if False in same else min(len(same), len(gaps) - 1)
+                            row["gaps"].append(round(gaps[at], 4))
+                for name, row in rows.items():
+                    gaps_text = ", ".join(map(str, row["gaps"])) or "-"
+                    table.add_row(
+                        kind,
+                        str(temperature),
+                        name,
+                        f"{row['equal']}/{len(cases)}",
+                        str(row["tokens"]),
+                        str(row["accepted"]),
+                        gaps_text,
+                    )
+                    figures.append({"type": kind, "temperature": temperature, "tree": name, "n": len(cases), **row})
+    console.print(table)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
