@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 // Wheels are built for the oldest processors of a platform; where the loader can choose, the loops over
 // whole logits rows exist a second time for AVX2 (three times as fast there).
@@ -63,51 +62,62 @@ MP_VECTOR_CLONES float log_sum_exp(const float * x, size_t n, float max) {
     return max + static_cast<float>(std::log(total));
 }
 
-} // namespace
+struct Entry {
+    float logit;
+    int32_t token;
+};
 
-Candidates top_candidates(const float * logits, size_t n_vocab, size_t n_top) {
-    struct Entry {
-        float logit;
-        int32_t token;
-        bool operator>(const Entry & other) const {
-            return logit != other.logit ? logit > other.logit : token < other.token;
-        }
-    };
-    const auto better = [](const Entry & a, const Entry & b) { return a > b; };
-    std::vector<Entry> heap; // the worst of the best n_top on top
+bool is_better(const Entry & a, const Entry & b) { return a.logit != b.logit ? a.logit > b.logit : a.token < b.token; }
+
+// The best n_top finite logits, best first.
+std::vector<Entry> rank_top(const float * logits, size_t n_vocab, size_t n_top) {
+    std::vector<Entry> heap; // the worst of the best on top
     heap.reserve(n_top + 1);
-    float threshold = -std::numeric_limits<float>::infinity();
     for (size_t start = 0; start < n_vocab && n_top > 0; start += lanes) {
         const size_t end = std::min(start + lanes, n_vocab);
-        if (heap.size() == n_top && !any_above(logits + start, end - start, threshold)) {
+        if (heap.size() == n_top && !any_above(logits + start, end - start, heap.front().logit)) {
             continue;
         }
         for (size_t i = start; i < end; ++i) {
             const Entry entry{logits[i], static_cast<int32_t>(i)};
-            if (!std::isfinite(entry.logit) || (heap.size() == n_top && !(entry > heap.front()))) {
+            if (!std::isfinite(entry.logit) || (heap.size() == n_top && !is_better(entry, heap.front()))) {
                 continue;
             }
             heap.push_back(entry);
-            std::push_heap(heap.begin(), heap.end(), better);
+            std::push_heap(heap.begin(), heap.end(), is_better);
             if (heap.size() > n_top) {
-                std::pop_heap(heap.begin(), heap.end(), better);
+                std::pop_heap(heap.begin(), heap.end(), is_better);
                 heap.pop_back();
             }
-            threshold = heap.size() == n_top ? heap.front().logit : threshold;
         }
     }
-    std::sort_heap(heap.begin(), heap.end(), better);
+    std::sort_heap(heap.begin(), heap.end(), is_better);
+    return heap;
+}
 
+Candidates with_norm(const std::vector<Entry> & ranked, float norm) {
     Candidates result;
-    if (heap.empty()) {
-        return result;
-    }
-    const float norm = log_sum_exp(logits, n_vocab, heap.front().logit);
-    for (const Entry & entry : heap) {
+    for (const Entry & entry : ranked) {
         result.token.push_back(entry.token);
         result.logp.push_back(std::min(0.0f, entry.logit - norm));
     }
     return result;
+}
+
+} // namespace
+
+Candidates top_candidates(const float * logits, size_t n_vocab, size_t n_top) {
+    const std::vector<Entry> ranked = rank_top(logits, n_vocab, n_top);
+    return ranked.empty() ? Candidates() : with_norm(ranked, log_sum_exp(logits, n_vocab, ranked.front().logit));
+}
+
+Candidates top_listed(const float * logits, size_t n_vocab, size_t n_top) {
+    const std::vector<Entry> ranked = rank_top(logits, n_vocab, n_top);
+    float total = 0.0f;
+    for (const Entry & entry : ranked) {
+        total += fast_exp(entry.logit - ranked.front().logit);
+    }
+    return ranked.empty() ? Candidates() : with_norm(ranked, ranked.front().logit + std::log(total));
 }
 
 } // namespace mp

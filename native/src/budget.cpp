@@ -1,0 +1,61 @@
+#include "budget.h"
+
+#include <algorithm>
+
+namespace mp {
+
+namespace {
+
+constexpr double memory = 0.97;            // of the rate, per pass: the last 30 or so count
+constexpr float curve_step = 0.2f;         // of a correction towards what was observed
+constexpr float curve_return = 0.005f;     // per pass back towards the measured curve, so that one hiccup passes
+constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else
+
+} // namespace
+
+Budget::Budget(std::vector<float> cost, bool refine)
+    : base_(std::move(cost)), correction_(base_.size(), 1.0f), refine_(refine) {}
+
+float Budget::base(size_t rows) const {
+    const size_t n = base_.size();
+    if (rows <= n) {
+        return base_[rows - 1];
+    }
+    const float slope = n > 1 ? std::max(0.0f, base_[n - 1] - base_[n - 2]) : 0.0f;
+    return base_[n - 1] + slope * static_cast<float>(rows - n);
+}
+
+float Budget::cost(size_t rows) const { return base(rows) * correction_[std::min(rows, correction_.size()) - 1]; }
+
+float Budget::price() const {
+    const float plain = 1.0f / cost(1);
+    return spent_ > 0.0 ? std::max(plain, static_cast<float>(tokens_ / spent_)) : plain;
+}
+
+void Budget::observe(size_t rows, size_t tokens, double cost_ms) {
+    tokens_ = memory * tokens_ + static_cast<double>(tokens);
+    spent_ = memory * spent_ + cost(rows);
+    if (!refine_) {
+        return;
+    }
+    const float observed = static_cast<float>(cost_ms) / base(rows);
+    if (scale_ == 0.0f) {
+        scale_ = observed;
+    }
+    const float ratio = observed / scale_;
+    for (float & c : correction_) {
+        c += curve_return * (1.0f - c);
+    }
+    if (ratio > largest_correction || ratio < 1.0f / largest_correction) {
+        scale_ += 0.05f * (observed - scale_);
+        return;
+    }
+    // Plain passes tell the machine's pace; others tell the curve's shape.
+    if (rows == 1) {
+        scale_ += curve_step * (observed - scale_);
+    } else if (rows <= correction_.size()) {
+        correction_[rows - 1] += curve_step * (ratio - correction_[rows - 1]);
+    }
+}
+
+} // namespace mp

@@ -1,0 +1,39 @@
+// How many rows a pass is worth: what rows cost, and what a token is worth in that cost. Knows no tokens and
+// no trees.
+//
+// Maximizing tokens over time in the long run means maximizing, pass by pass, tokens - price * cost, where
+// the price is the best rate of tokens per cost that can be kept up (the ratio of a renewal process; Dinkelbach
+// 1967). Plain decoding's rate, 1 / cost(1), is its lower bound: at that price a row must earn more than plain
+// decoding would in the same time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mp {
+
+class Budget {
+public:
+    // cost[i]: cost of a pass of i + 1 rows, in any unit; longer passes go on as the last two say. With refine,
+    // observed costs (in ms) correct the curve.
+    Budget(std::vector<float> cost, bool refine);
+
+    float cost(size_t rows) const;
+    // Tokens that one unit of cost is worth.
+    float price() const;
+    // A pass of so many rows committed so many tokens; cost_ms is used with refine only.
+    void observe(size_t rows, size_t tokens, double cost_ms);
+
+private:
+    float base(size_t rows) const;
+
+    std::vector<float> base_;
+    std::vector<float> correction_; // observed / expected, by rows
+    bool refine_;
+    float scale_ = 0.0f; // ms per unit of the curve, 0 = not known yet
+    double tokens_ = 0.0;
+    double spent_ = 0.0; // both fade
+};
+
+} // namespace mp

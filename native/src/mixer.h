@@ -1,0 +1,26 @@
+// Turns the evidence of all sources about a node's candidates into probabilities, and learns from what
+// turned out: a multinomial logistic regression over the candidates and "none of these", trained online, so
+// that a candidate said to follow with probability p follows about p of the time.
+#pragma once
+
+#include "sources.h"
+
+namespace mp {
+
+class Mixer {
+public:
+    Mixer();
+
+    // Sets the probability of every candidate and of none of them.
+    void mix(CandidateSet & set) const;
+    // set: as mixed before; actual: the token that followed.
+    void learn(const CandidateSet & set, int32_t actual);
+
+    Features & weights() { return weights_; }
+
+private:
+    Features weights_;
+    Features squares_; // sums of squared gradients (AdaGrad: Duchi et al. 2011)
+};
+
+} // namespace mp

@@ -1,0 +1,33 @@
+// N-gram source: where the last tokens stood before in prompt and output, and what followed there. Learns a
+// token in constant time and looks at a bounded number of earlier places per node.
+#pragma once
+
+#include "sources.h"
+
+#include <unordered_map>
+
+namespace mp {
+
+class NgramSource {
+public:
+    static constexpr size_t max_match = 16; // tokens compared; a node's context need not be longer
+
+    void clear();
+    void push(int32_t token);
+    size_t size() const { return tokens_.size(); }
+    const std::vector<int32_t> & tokens() const { return tokens_; }
+
+    void propose(const NodeContext & node, CandidateSet & out) const;
+
+private:
+    static constexpr size_t n_orders = 3; // keyed by the last 1, 2 and 3 tokens
+    static constexpr int max_places = 8;  // latest places looked at per order
+
+    std::vector<int32_t> tokens_;
+    // For each order: key of an n-gram -> the position after its latest occurrence, and from each such
+    // position to the one before.
+    std::array<std::unordered_map<uint64_t, int32_t>, n_orders> latest_;
+    std::array<std::vector<int32_t>, n_orders> previous_;
+};
+
+} // namespace mp

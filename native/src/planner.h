@@ -1,0 +1,39 @@
+// Grows the tree that is expected to earn most: likeliest nodes first, of whatever shape, and masks where
+// they are likely to be read. Knows probabilities, rows and prices; asks the sources and the mixer for the
+// first and the budget for the others.
+#pragma once
+
+#include "adjacency.h"
+#include "budget.h"
+#include "mixer.h"
+#include "ngram.h"
+#include "tree.h"
+
+namespace mp {
+
+// All evidence there is, by reference.
+struct Evidence {
+    const NgramSource & ngrams; // its tokens end with the root
+    const AdjacencySource & adjacency;
+    const std::vector<Candidates> & probe; // level d ranks the tokens of depth d + 1; may be empty
+};
+
+struct PlanLimits {
+    size_t rows;    // of the whole pass
+    size_t n_again; // rows of it that are taken before the root
+    size_t depth;   // of drafted nodes
+    size_t leaves;  // sequence ids
+    int32_t masks;  // per node that carries any, 0 = none
+};
+
+struct Plan {
+    DraftTree tree;
+    std::vector<int32_t> masks_of_node;
+    std::vector<CandidateSet> candidates; // of each node, empty where none were asked for
+    float expected = 1.0f;                // tokens
+};
+
+Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
+               const PlanLimits & limits);
+
+} // namespace mp
