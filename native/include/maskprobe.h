@@ -25,7 +25,8 @@ struct llama_context;
 struct llama_sampler;
 
 /* cdef: begin */
-#define MP_MAX_MASKS 4 /* masks per node, k */
+#define MP_MAX_MASKS 4       /* masks per node, k */
+#define MP_ADJACENCY_WIDTH 8 /* candidates per token in an adjacency table */
 
 typedef enum mp_status {
     MP_OK = 0,
@@ -55,15 +56,26 @@ MP_API int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens
 MP_API int mp_embeddings_accumulate(mp_embeddings * embeddings, const int32_t * tokens, size_t n, double * sum,
                                     double * sum_of_squares);
 
-/* How a generation drafts. n_masks = 0 is plain one-row decoding. */
+typedef enum mp_tree {
+    MP_TREE_NONE = 0,    /* plain one-row decoding */
+    MP_TREE_STATIC = 1,  /* widths */
+    MP_TREE_DYNAMIC = 2, /* [ESP, Algorithm 1] */
+    MP_TREE_MIXED = 3    /* all sources, rows where they are expected to earn most */
+} mp_tree;
+
+/* How a generation drafts. */
 typedef struct mp_speculation {
-    int32_t n_masks;              /* k, masks per node, 0..MP_MAX_MASKS */
-    int32_t n_widths;             /* depths of a static tree, at most n_masks; 0 = dynamic tree */
+    int32_t tree;                 /* mp_tree */
+    int32_t n_masks;              /* k, masks per node, 0..MP_MAX_MASKS; 0 only with MP_TREE_MIXED or _NONE */
+    int32_t n_widths;             /* depths of a static tree, at most n_masks */
     int32_t widths[MP_MAX_MASKS]; /* K_1..K_n of a static tree */
     int32_t block;                /* most rows of root, drafted nodes and masks in one pass */
-    int32_t prune;                /* 1: a candidate equal to its parent is replaced by the next best */
-    float update;                 /* lambda of [ESP, eq. 5] */
-    const float * masks;          /* start values, [n_masks, n_embd] in units of token_embd rows; copied */
+    const float * cost;           /* MP_TREE_MIXED: cost of a pass of 1..n_cost rows; copied */
+    int32_t n_cost;
+    int32_t refine;      /* 1: correct the costs by what passes take; they are in ms then */
+    int32_t prune;       /* 1: a candidate equal to its parent is replaced by the next best */
+    float update;        /* lambda of [ESP, eq. 5] */
+    const float * masks; /* start values, [n_masks, n_embd] in units of token_embd rows; copied */
 } mp_speculation;
 
 /* What one call decoded and committed. */
@@ -75,6 +87,8 @@ typedef struct mp_pass {
     int32_t n_rows;         /* rows given to llama_decode, rows decoded again included */
     int32_t n_again;        /* rows of accepted tokens off the spine that were decoded again */
     int32_t n_kv_scans;     /* full scans of the KV cache's cells for bookkeeping */
+    float expected;         /* tokens that the pass was expected to commit; 0 where nobody asked */
+    float price;            /* expected tokens that a pass had to bring per unit of cost */
     int32_t end;            /* 1: the last committed token ends the generation */
     double decode_ms;       /* inside llama_decode */
     double total_ms;        /* the whole call */
@@ -99,6 +113,10 @@ MP_API int mp_session_begin(mp_session * session, const int32_t * prompt, size_t
 MP_API int mp_session_prefill(mp_session * session, mp_pass * pass);
 /* One pass: draft, lay out the block, decode, verify, commit. */
 MP_API int mp_session_step(mp_session * session, mp_pass * pass);
+/* Milliseconds of one llama_decode of n_rows tokens; needs an empty KV cache and leaves it empty. */
+MP_API int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms);
+/* Next-token candidates of every token alone: [n_vocab, MP_ADJACENCY_WIDTH] each, best first; copied. */
+MP_API int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const float * logps);
 /* Forgets the KV cache. */
 MP_API int mp_session_reset(mp_session * session);
 /* Tokens in the KV cache. */

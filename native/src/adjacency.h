@@ -3,6 +3,7 @@
 // 2024, arXiv 2408.08696), and what it says after the token alone, from a table made once per model.
 #pragma once
 
+#include "maskprobe.h"
 #include "sources.h"
 #include "tree.h"
 
@@ -10,7 +11,7 @@ namespace mp {
 
 class AdjacencySource {
 public:
-    static constexpr size_t width = 8; // candidates kept per token
+    static constexpr size_t width = MP_ADJACENCY_WIDTH; // candidates kept per token
 
     explicit AdjacencySource(size_t n_vocab) : n_vocab_(n_vocab) {}
 
@@ -22,13 +23,15 @@ public:
     void propose(const NodeContext & node, CandidateSet & out) const;
 
 private:
-    struct Entry {
-        int32_t token = -1;
-        float logp = 0.0f;
+    struct Table {
+        std::vector<int32_t> tokens; // [n_vocab, width], -1 past the end of a list; empty until first used
+        std::vector<float> logps;    // [n_vocab, width]
     };
+    void propose_from(const Table & table, Feature feature, const NodeContext & node, CandidateSet & out) const;
+
     size_t n_vocab_;
-    std::vector<Entry> recent_; // [n_vocab, width], empty until first used
-    std::vector<Entry> table_;  // [n_vocab, width], empty without a table
+    Table recent_;
+    Table alone_;
 };
 
 } // namespace mp

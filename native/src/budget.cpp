@@ -6,7 +6,10 @@ namespace mp {
 
 namespace {
 
-constexpr double memory = 0.97;            // of the rate, per pass: the last 30 or so count
+constexpr double memory = 0.97; // of the rate, per pass: the last 30 or so count
+constexpr double long_memory = 0.99;
+constexpr double caution = 0.3;            // dearer rows for every plain pass that drafts have lost
+constexpr double doubt = 2.0;              // drafts' worth of trust to start with
 constexpr float curve_step = 0.2f;         // of a correction towards what was observed
 constexpr float curve_return = 0.005f;     // per pass back towards the measured curve, so that one hiccup passes
 constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else
@@ -29,10 +32,16 @@ float Budget::cost(size_t rows) const { return base(rows) * correction_[std::min
 
 float Budget::price() const {
     const float plain = 1.0f / cost(1);
-    return spent_ > 0.0 ? std::max(plain, static_cast<float>(tokens_ / spent_)) : plain;
+    const float kept_up = spent_ > 0.0 ? std::max(plain, static_cast<float>(tokens_ / spent_)) : plain;
+    return kept_up * static_cast<float>(1.0 + caution * std::max(0.0, -saved_));
 }
 
-void Budget::observe(size_t rows, size_t tokens, double cost_ms) {
+float Budget::trust() const { return static_cast<float>(std::min(1.0, (doubt + accepted_) / (doubt + promised_))); }
+
+void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms) {
+    accepted_ = memory * accepted_ + static_cast<double>(tokens) - 1.0;
+    promised_ = memory * promised_ + static_cast<double>(expected) - 1.0;
+    saved_ = long_memory * saved_ + static_cast<double>(tokens) - cost(rows) / cost(1);
     tokens_ = memory * tokens_ + static_cast<double>(tokens);
     spent_ = memory * spent_ + cost(rows);
     if (!refine_) {

@@ -22,8 +22,11 @@ public:
     float cost(size_t rows) const;
     // Tokens that one unit of cost is worth.
     float price() const;
-    // A pass of so many rows committed so many tokens; cost_ms is used with refine only.
-    void observe(size_t rows, size_t tokens, double cost_ms);
+    // How far expectations may be trusted: accepted over expected drafts of late, at most 1.
+    float trust() const;
+    // A pass of so many rows committed so many tokens where so many were expected; cost_ms is used with
+    // refine only.
+    void observe(size_t rows, size_t tokens, float expected, double cost_ms);
 
 private:
     float base(size_t rows) const;
@@ -33,7 +36,10 @@ private:
     bool refine_;
     float scale_ = 0.0f; // ms per unit of the curve, 0 = not known yet
     double tokens_ = 0.0;
-    double spent_ = 0.0; // both fade
+    double spent_ = 0.0;
+    double accepted_ = 0.0;
+    double promised_ = 0.0;
+    double saved_ = 0.0; // plain passes saved; all five fade
 };
 
 } // namespace mp

@@ -56,26 +56,37 @@ template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body 
         require(session != nullptr && out != nullptr, "session and pass must not be NULL");
         const auto start = std::chrono::steady_clock::now();
         const mp::Pass & pass = body(session->session);
-        *out = mp_pass{pass.tokens.data(), static_cast<int32_t>(pass.tokens.size()),
-                       pass.n_accepted,    pass.n_drafted,
-                       pass.n_rows,        pass.n_again,
-                       pass.n_kv_scans,    pass.end ? 1 : 0,
-                       pass.decode_ms,     0.0};
+        out->tokens = pass.tokens.data();
+        out->n_tokens = static_cast<int32_t>(pass.tokens.size());
+        out->n_accepted = pass.n_accepted;
+        out->n_drafted = pass.n_drafted;
+        out->n_rows = pass.n_rows;
+        out->n_again = pass.n_again;
+        out->n_kv_scans = pass.n_kv_scans;
+        out->expected = pass.expected;
+        out->price = pass.price;
+        out->end = pass.end ? 1 : 0;
+        out->decode_ms = pass.decode_ms;
         out->total_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     });
 }
 
 mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     require(in.n_masks >= 0 && in.n_masks <= MP_MAX_MASKS, "n_masks is out of range");
+    require(in.tree >= MP_TREE_NONE && in.tree <= MP_TREE_MIXED, "tree is not an mp_tree");
+    require(in.n_cost == 0 || in.cost != nullptr, "cost must not be NULL");
     require(in.n_widths >= 0 && in.n_widths <= in.n_masks, "a tree cannot be deeper than n_masks");
     require(in.n_masks == 0 || in.masks != nullptr, "masks must not be NULL");
     mp::Speculation out;
-    out.n_masks = in.n_masks;
+    out.tree = static_cast<mp_tree>(in.tree);
+    out.n_masks = out.tree == MP_TREE_NONE ? 0 : in.n_masks;
+    out.cost.assign(in.cost, in.cost + in.n_cost);
+    out.refine = in.refine != 0;
     out.widths.assign(in.widths, in.widths + in.n_widths);
     out.block = in.block;
     out.prune = in.prune != 0;
     out.update = in.update;
-    out.masks.assign(in.masks, in.masks + in.n_masks * n_embd);
+    out.masks.assign(in.masks, in.masks + out.n_masks * n_embd);
     return out;
 }
 
@@ -176,6 +187,20 @@ int mp_session_prefill(mp_session * session, mp_pass * pass) {
 
 int mp_session_step(mp_session * session, mp_pass * pass) {
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
+}
+
+int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms) {
+    return guarded([&] {
+        require(session != nullptr && ms != nullptr, "arguments must not be NULL");
+        *ms = session->session.time_rows(n_rows);
+    });
+}
+
+int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const float * logps) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr && logps != nullptr, "arguments must not be NULL");
+        session->session.set_adjacency(tokens, logps);
+    });
 }
 
 int mp_session_reset(mp_session * session) {

@@ -7,6 +7,8 @@ namespace mp {
 
 namespace {
 
+constexpr float hit_memory = 0.92f; // per match looked at: the last dozen count
+
 // Equal n-grams have equal keys; places are compared token by token, so a collision only wastes a look.
 uint64_t key_of(const int32_t * end, size_t order) {
     uint64_t key = 0x9E3779B97F4A7C15ull * order;
@@ -28,6 +30,7 @@ Feature match_feature(size_t length) {
 
 void NgramSource::clear() {
     tokens_.clear();
+    hit_rates_.fill(HitRate());
     for (size_t i = 0; i < n_orders; ++i) {
         latest_[i].clear();
         previous_[i].clear();
@@ -95,9 +98,29 @@ void NgramSource::propose(const NodeContext & node, CandidateSet & out) const {
         const auto same = std::count_if(places.begin(), places.begin() + n_places,
                                         [&](const Place & place) { return tokens_[place.position] == token; });
         features[match_feature(places[i].length)] = 1.0f;
-        features[feature_latest] = i == 0 ? 1.0f : 0.0f;
+        if (i == 0) {
+            const HitRate & rate = hit_rates_[match_feature(places[i].length) - feature_match_1];
+            features[feature_latest] = 1.0f;
+            features[feature_hit_rate] = std::log(rate.hits / rate.misses);
+        }
         // Offset by a little, so that a full share is still told from no evidence.
         features[feature_share] = std::log(static_cast<float>(same) / n_places) - 1e-3f;
+    }
+}
+
+void NgramSource::learn(const CandidateSet & set, int32_t actual) {
+    for (const Candidate & item : set.items) {
+        if (item.features[feature_latest] == 0.0f) {
+            continue;
+        }
+        for (size_t i = 0; i < hit_rates_.size(); ++i) {
+            if (item.features[feature_match_1 + i] != 0.0f) {
+                HitRate & rate = hit_rates_[i];
+                (item.token == actual ? rate.hits : rate.misses) += 1.0f;
+                rate.hits = hit_memory * rate.hits + (1.0f - hit_memory);
+                rate.misses = hit_memory * rate.misses + (1.0f - hit_memory);
+            }
+        }
     }
 }
 

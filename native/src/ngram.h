@@ -18,11 +18,19 @@ public:
     const std::vector<int32_t> & tokens() const { return tokens_; }
 
     void propose(const NodeContext & node, CandidateSet & out) const;
+    // What followed a node for which it had proposed: keeps count of how often matches come true lately, which
+    // tells text that copies from text that only resembles.
+    void learn(const CandidateSet & set, int32_t actual);
 
 private:
     static constexpr size_t n_orders = 3; // keyed by the last 1, 2 and 3 tokens
     static constexpr int max_places = 8;  // latest places looked at per order
 
+    struct HitRate {
+        float hits = 1.0f;
+        float misses = 1.0f;
+    };
+    std::array<HitRate, 6> hit_rates_; // by length of the match, in the steps of the match features
     std::vector<int32_t> tokens_;
     // For each order: key of an n-gram -> the position after its latest occurrence, and from each such
     // position to the one before.

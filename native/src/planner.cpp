@@ -10,20 +10,7 @@ namespace {
 
 // Tokens that a mask's candidates add to the next pass when its node ends the accepted path.
 constexpr float mask_value = 0.25f;
-constexpr float least_gain = 1e-3f; // drafts below this are noise
-constexpr float probe_floor = -8.0f;
-
-void propose_probe(const std::vector<Candidates> & levels, size_t depth, CandidateSet & out) {
-    if (depth >= levels.size()) {
-        return;
-    }
-    const Candidates & level = levels[depth];
-    for (size_t i = 0; i < level.token.size(); ++i) {
-        Features & features = out.at(level.token[i]);
-        features[feature_probe] = std::max(0.0f, level.logp[i] - probe_floor);
-        features[feature_probe_listed] = 1.0f;
-    }
-}
+constexpr float noise = 1e-3f; // gains below this are
 
 // A row that may be added: a drafted node, or the masks of one.
 struct Row {
@@ -40,6 +27,7 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
     DraftTree & tree = plan.tree;
     const size_t max_nodes = limits.rows > limits.n_again ? limits.rows - limits.n_again : 1;
     const float price = budget.price();
+    const float trust = budget.trust();
 
     struct Entry {
         float p; // of the path
@@ -65,8 +53,11 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
         const NodeContext view{context.data(), context.size(), tree.depth[node]};
         CandidateSet set;
         evidence.ngrams.propose(view, set);
+        if (static_cast<size_t>(tree.depth[node]) < evidence.probe.size()) {
+            const Candidates & level = evidence.probe[tree.depth[node]];
+            set.add_list(level.token.data(), level.logp.data(), level.token.size(), feature_probe);
+        }
         evidence.adjacency.propose(view, set);
-        propose_probe(evidence.probe, static_cast<size_t>(tree.depth[node]), set);
         mixer.mix(set);
         for (size_t i = 0; i < set.items.size(); ++i) {
             frontier.push({path_p[node] * set.items[i].p, node, i});
@@ -74,6 +65,18 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
         plan.candidates.resize(tree.size());
         plan.candidates[node] = std::move(set);
     };
+
+    // A node that brings less than the cheapest further row costs cannot pay, nor can those after it.
+    const size_t fixed = limits.n_again + 1;
+    const float fixed_cost = budget.cost(fixed);
+    float least_gain = noise;
+    if (limits.rows > fixed) {
+        float cheapest = budget.cost(fixed + 1) - fixed_cost;
+        for (size_t n = fixed + 2; n <= limits.rows; ++n) {
+            cheapest = std::min(cheapest, (budget.cost(n) - fixed_cost) / static_cast<float>(n - fixed));
+        }
+        least_gain = std::max(least_gain, price * cheapest / trust);
+    }
 
     expand(0);
     while (tree.size() < max_nodes && !frontier.empty()) {
@@ -108,19 +111,23 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
     std::stable_sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.gain > b.gain; });
 
     // The best number of them, all numbers looked at: costs go in steps.
-    const size_t fixed = limits.n_again + 1;
     float gain = 0.0f;
     float best_worth = 0.0f;
     size_t n_best = 0;
+    std::vector<bool> has_branch(tree.size(), false); // drafted children or masks below the node
+    size_t leaves = 1;
     size_t n_rows = fixed;
-    const float fixed_cost = budget.cost(fixed);
     for (size_t i = 0; i < rows.size(); ++i) {
         n_rows += rows[i].masks ? static_cast<size_t>(limits.masks) : 1;
-        if (n_rows > limits.rows) {
+        // Masks are a branch below their node, a drafted node one below its parent: a second one adds a leaf.
+        const int32_t above = rows[i].masks ? rows[i].node : tree.parent[rows[i].node];
+        leaves += has_branch[above] ? 1 : 0;
+        has_branch[above] = true;
+        if (n_rows > limits.rows || leaves > limits.leaves) {
             break;
         }
         gain += rows[i].gain;
-        const float worth = gain - price * (budget.cost(n_rows) - fixed_cost);
+        const float worth = trust * gain - price * (budget.cost(n_rows) - fixed_cost);
         if (worth > best_worth) {
             best_worth = worth;
             n_best = i + 1;

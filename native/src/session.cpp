@@ -13,6 +13,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr size_t probe_width = 32; // candidates read from a mask for a mixed tree
+
 double ms_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
@@ -39,7 +41,8 @@ std::vector<int32_t> first_sequences(int32_t n) {
 Session::Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
     : ctx_(ctx), memory_(llama_api().llama_get_memory(ctx)),
       vocab_(llama_api().llama_model_get_vocab(llama_api().llama_get_model(ctx))),
-      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)), embeddings_(embeddings), embedding_scale_(embedding_scale) {
+      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)), embeddings_(embeddings), embedding_scale_(embedding_scale),
+      adjacency_(n_vocab_) {
     if (memory_ == nullptr) {
         throw Error(MP_ERROR_ARGUMENT, "the context has no KV cache: not a decoder");
     }
@@ -88,18 +91,39 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
     speculation_ = std::move(speculation);
     levels_.clear();
     n_left_ = static_cast<int32_t>(std::min<size_t>(max_tokens, n_ctx - prompt.size()));
+    if (is_mixed()) {
+        prepare_sources(prompt);
+    }
     phase_ = Phase::prefill;
     return n_keep;
 }
 
+void Session::prepare_sources(const std::vector<int32_t> & prompt) {
+    const std::vector<int32_t> & known = ngrams_.tokens();
+    if (known.size() > prompt.size() || !std::equal(known.begin(), known.end(), prompt.begin())) {
+        ngrams_.clear();
+    }
+    for (size_t i = ngrams_.tokens().size(); i < prompt.size(); ++i) {
+        ngrams_.push(prompt[i]);
+    }
+    if (measured_ != speculation_.cost) {
+        measured_ = speculation_.cost;
+        budget_ = Budget(measured_, speculation_.refine);
+    }
+}
+
 void Session::check(const Speculation & speculation) const {
-    if (speculation.n_masks == 0) {
+    if (speculation.tree == MP_TREE_NONE) {
         return;
     }
-    if (embeddings_ == nullptr) {
-        throw Error(MP_ERROR_ARGUMENT, "this session has no embeddings: plain decoding only");
+    const bool mixed = speculation.tree == MP_TREE_MIXED;
+    if (speculation.n_masks > 0 && embeddings_ == nullptr) {
+        throw Error(MP_ERROR_ARGUMENT, "this session has no embeddings: no masks, so no such tree");
     }
-    const int32_t rows_per_node = 1 + speculation.n_masks;
+    if (speculation.n_masks == 0 && !mixed) {
+        throw Error(MP_ERROR_ARGUMENT, "a tree of mask guesses needs at least one mask per node");
+    }
+    const int32_t rows_per_node = mixed ? 1 : 1 + speculation.n_masks;
     if (speculation.block < rows_per_node) {
         throw Error(MP_ERROR_ARGUMENT,
                     "a block of " + std::to_string(speculation.block) + " rows is too small for a root and its masks");
@@ -110,7 +134,7 @@ void Session::check(const Speculation & speculation) const {
                                            std::to_string(llama_api().llama_n_ubatch(ctx_)));
     }
     // Every node that carries masks ends in a leaf with a sequence id of its own.
-    if (rows / rows_per_node > llama_api().llama_n_seq_max(ctx_)) {
+    if (!mixed && rows / rows_per_node > llama_api().llama_n_seq_max(ctx_)) {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more leaves than the " +
                                            std::to_string(llama_api().llama_n_seq_max(ctx_)) +
                                            " sequences of the context");
@@ -119,6 +143,14 @@ void Session::check(const Speculation & speculation) const {
         if (!std::isfinite(x)) {
             throw Error(MP_ERROR_ARGUMENT, "a mask embedding holds a value that is not finite");
         }
+    }
+    for (const float x : speculation.cost) {
+        if (!(x > 0.0f) || !std::isfinite(x)) {
+            throw Error(MP_ERROR_ARGUMENT, "the cost of a pass must be positive and finite");
+        }
+    }
+    if (mixed && speculation.cost.empty()) {
+        throw Error(MP_ERROR_ARGUMENT, "a mixed tree needs the cost of passes");
     }
 }
 
@@ -171,46 +203,61 @@ const Pass & Session::step() {
         throw Error(MP_ERROR_ARGUMENT, "the generation has ended");
     }
     pass_ = Pass();
-    size_t n_masks = 0;
-    const DraftTree tree = draft(n_masks);
-    const std::vector<int32_t> masks_of_node(tree.size(), static_cast<int32_t>(n_masks));
-    grow_sequences(count_leaves(tree, masks_of_node));
-    Block block = layout_block(pending_, tree, masks_of_node, static_cast<int32_t>(cached_.size()), n_sequences_);
-    pass_.n_drafted = static_cast<int32_t>(tree.n_drafted());
+    const Plan plan = draft();
+    grow_sequences(count_leaves(plan.tree, plan.masks_of_node));
+    Block block =
+        layout_block(pending_, plan.tree, plan.masks_of_node, static_cast<int32_t>(cached_.size()), n_sequences_);
+    pass_.n_drafted = static_cast<int32_t>(plan.tree.n_drafted());
     pass_.n_again = block.n_again;
     std::vector<int32_t> path;
     try {
         decode(block);
-        path = verify(tree, block);
-        read_masks(path.back(), block);
+        path = verify(plan, block);
+        read_masks(path.back(), plan, block);
     } catch (...) {
         abandon();
         throw;
     }
-    commit(path, tree, block);
+    commit(path, plan.tree, block);
+    if (is_mixed()) {
+        pass_.expected = plan.expected;
+        pass_.price = budget_.price();
+        budget_.observe(block.n_rows(), pass_.tokens.size(), plan.expected, pass_.decode_ms);
+    }
     return pass_;
 }
 
-// The next tree, and how many masks each of its nodes carries: as much as the settings, the context and
-// the number of tokens still wanted allow.
-DraftTree Session::draft(size_t & n_masks) const {
+// The next tree and its masks: as much as the settings, the context and the number of tokens still wanted
+// allow.
+Plan Session::draft() const {
     const int32_t root = pending_.back();
-    n_masks = 0;
-    if (speculation_.n_masks == 0 || n_left_ == 1) {
-        return DraftTree(root);
-    }
     const size_t n_again = pending_.size() - 1;
-    const size_t room = llama_api().llama_n_ctx(ctx_) - cached_.size() - n_again; // cells
-    const size_t rows = std::min<size_t>(speculation_.block, room);
+    const size_t room = llama_api().llama_n_ctx(ctx_) - cached_.size(); // cells
+    const size_t depth = static_cast<size_t>(n_left_) - 1;              // deeper drafts are not wanted
+    Plan plain{DraftTree(root), {0}, {CandidateSet()}, 1.0f};
+    if (speculation_.tree == MP_TREE_NONE || depth == 0) {
+        return plain;
+    }
+    if (is_mixed()) {
+        const PlanLimits limits{std::min<size_t>(speculation_.block, room), n_again, depth,
+                                llama_api().llama_n_seq_max(ctx_), speculation_.n_masks};
+        return make_plan(root, Evidence{ngrams_, adjacency_, levels_}, mixer_, budget_, limits);
+    }
+    const size_t rows = std::min<size_t>(speculation_.block, room - n_again);
     const size_t rows_per_node = 1 + speculation_.n_masks;
     if (rows < rows_per_node) {
-        return DraftTree(root);
+        return plain;
     }
-    n_masks = speculation_.n_masks;
     const size_t max_drafted = rows / rows_per_node - 1;
-    return speculation_.widths.empty()
-               ? grow_dynamic(root, levels_, speculation_.prune, max_drafted)
-               : grow_static(root, levels_, speculation_.widths, speculation_.prune, max_drafted);
+    Plan plan{speculation_.tree == MP_TREE_DYNAMIC
+                  ? grow_dynamic(root, levels_, speculation_.prune, max_drafted)
+                  : grow_static(root, levels_, speculation_.widths, speculation_.prune, max_drafted),
+              {},
+              {},
+              1.0f};
+    plan.masks_of_node.assign(plan.tree.size(), speculation_.n_masks);
+    plan.candidates.resize(plan.tree.size());
+    return plan;
 }
 
 void Session::decode(Block & block) {
@@ -248,15 +295,20 @@ void Session::decode(Block & block) {
 
 // Walks the tree from the root with one draw of the sampler per committed token. Returns the nodes on the
 // accepted path, the root first.
-std::vector<int32_t> Session::verify(const DraftTree & tree, const Block & block) {
+std::vector<int32_t> Session::verify(const Plan & plan, const Block & block) {
     std::vector<int32_t> path{0};
     for (;;) {
-        const int32_t token = sample(block.row_of_node[path.back()]);
+        const int32_t node = path.back();
+        const int32_t row = block.row_of_node[node];
+        const int32_t token = sample(row);
+        if (is_mixed()) {
+            learn(plan.candidates[node], plan.tree.token[node], row, token);
+        }
         commit_token(token);
         if (pass_.end || n_left_ == 0) {
             break;
         }
-        const int32_t child = tree.child(path.back(), token);
+        const int32_t child = plan.tree.child(node, token);
         if (child < 0) {
             break;
         }
@@ -264,6 +316,16 @@ std::vector<int32_t> Session::verify(const DraftTree & tree, const Block & block
     }
     pass_.n_accepted = static_cast<int32_t>(path.size()) - 1;
     return path;
+}
+
+// What a verified row teaches: the token that followed, and what the model ranked beside it.
+void Session::learn(const CandidateSet & candidates, int32_t node_token, int32_t row, int32_t actual) {
+    if (!candidates.items.empty()) {
+        mixer_.learn(candidates, actual);
+        ngrams_.learn(candidates, actual);
+    }
+    const float * logits = llama_api().llama_get_logits_ith(ctx_, row);
+    adjacency_.refresh(node_token, top_listed(logits, n_vocab_, AdjacencySource::width));
 }
 
 // Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
@@ -305,19 +367,20 @@ void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, 
 
 // The masks of the deepest accepted node rank the candidates of the next tree [ESP, §3.3]: mask 1 sits in
 // the slot of the bonus token's successor when seen from the next root.
-void Session::read_masks(int32_t node, const Block & block) {
+void Session::read_masks(int32_t node, const Plan & plan, const Block & block) {
     levels_.clear();
-    const int32_t first = block.row_of_mask[node];
-    if (first < 0 || pass_.end || n_left_ == 0) {
+    if (block.row_of_mask[node] < 0 || pass_.end || n_left_ == 0) {
         return;
     }
-    for (int32_t i = 0; i < speculation_.n_masks; ++i) {
+    for (int32_t i = 0; i < plan.masks_of_node[node]; ++i) {
         // A static tree reads its widths, a dynamic one may spend all on one depth; one more for pruning.
         size_t n_top = speculation_.block / (1 + speculation_.n_masks);
-        if (!speculation_.widths.empty()) {
+        if (is_mixed()) {
+            n_top = std::min<size_t>(speculation_.block, probe_width);
+        } else if (speculation_.tree == MP_TREE_STATIC) {
             n_top = static_cast<size_t>(i) < speculation_.widths.size() ? speculation_.widths[i] + 1 : 0;
         }
-        const float * logits = llama_api().llama_get_logits_ith(ctx_, first + i);
+        const float * logits = llama_api().llama_get_logits_ith(ctx_, block.row_of_mask[node] + i);
         if (logits == nullptr || n_top == 0) {
             break;
         }
@@ -338,6 +401,9 @@ void Session::commit_token(int32_t token) {
     pass_.tokens.push_back(token);
     pass_.end = llama_api().llama_vocab_is_eog(vocab_, token);
     --n_left_;
+    if (is_mixed()) {
+        ngrams_.push(token);
+    }
     if (probe_.n_masks > 0 && probe_.update != 0.0f) {
         std::vector<float> row(probe_.n_embd);
         embeddings_->rows(&token, 1, row.data());
@@ -410,6 +476,29 @@ void Session::compare_paths(const std::vector<int32_t> & tokens, float scale, fl
     }
     const double mean = sum / n_vocab_;
     deviation = static_cast<float>(std::sqrt(std::max(0.0, sum_of_squares / n_vocab_ - mean * mean)));
+}
+
+double Session::time_rows(int32_t n_rows) {
+    if (!cached_.empty() || n_rows < 1 || static_cast<uint32_t>(n_rows) > llama_api().llama_n_ubatch(ctx_)) {
+        throw Error(MP_ERROR_ARGUMENT, "timing needs an empty KV cache and 1..n_ubatch rows");
+    }
+    pass_ = Pass();
+    Block block;
+    for (int32_t i = 0; i < n_rows; ++i) {
+        block.token.push_back(i % n_vocab_);
+        block.mask.push_back(-1);
+        block.pos.push_back(i);
+        block.output.push_back(1);
+        block.sequences.push_back({0});
+    }
+    try {
+        decode(block);
+    } catch (...) {
+        reset();
+        throw;
+    }
+    reset();
+    return pass_.decode_ms;
 }
 
 } // namespace mp

@@ -10,6 +10,7 @@
 
 #include "block.h"
 #include "embeddings.h"
+#include "planner.h"
 #include "probe.h"
 
 #include <cstdint>
@@ -18,9 +19,12 @@
 namespace mp {
 
 struct Speculation {
-    int32_t n_masks = 0;         // masks per node, k; 0 = plain decoding
-    std::vector<int32_t> widths; // of a static tree; empty = dynamic
+    mp_tree tree = MP_TREE_NONE;
+    int32_t n_masks = 0;         // masks per node, k
+    std::vector<int32_t> widths; // of a static tree
     int32_t block = 1;           // most rows of root, drafted nodes and masks
+    std::vector<float> cost;     // of 1.. rows, for a mixed tree
+    bool refine = false;         // correct the costs by what passes take
     bool prune = true;
     float update = 0.0f;
     std::vector<float> masks; // start values, [n_masks, n_embd]
@@ -33,6 +37,8 @@ struct Pass {
     int32_t n_rows = 0;
     int32_t n_again = 0;
     int32_t n_kv_scans = 0;
+    float expected = 0.0f;
+    float price = 0.0f;
     bool end = false;
     double decode_ms = 0.0;
 };
@@ -43,6 +49,8 @@ public:
     Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale);
 
     void compare_paths(const std::vector<int32_t> & tokens, float scale, float & largest_difference, float & deviation);
+    double time_rows(int32_t n_rows);
+    void set_adjacency(const int32_t * tokens, const float * logps) { adjacency_.set_table(tokens, logps); }
     void set_embedding_scale(float scale) { embedding_scale_ = scale; }
     size_t n_embd() const { return embeddings_ == nullptr ? 0 : embeddings_->n_embd(); }
 
@@ -61,17 +69,20 @@ public:
 private:
     enum class Phase { idle, prefill, step };
 
+    void prepare_sources(const std::vector<int32_t> & prompt);
     void check(const Speculation & speculation) const;
     void abandon();
-    DraftTree draft(size_t & n_masks) const;
+    Plan draft() const;
     void decode(Block & block);
-    std::vector<int32_t> verify(const DraftTree & tree, const Block & block);
+    std::vector<int32_t> verify(const Plan & plan, const Block & block);
+    void learn(const CandidateSet & candidates, int32_t node_token, int32_t row, int32_t actual);
     void commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block);
-    void read_masks(int32_t node, const Block & block);
+    void read_masks(int32_t node, const Plan & plan, const Block & block);
     void commit_token(int32_t token);
     void grow_sequences(int32_t n);
     void remove(int32_t sequence, int32_t first_pos);
     int32_t sample(int32_t row);
+    bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
     llama_context * ctx_;
     llama_memory_i * memory_;
@@ -86,6 +97,12 @@ private:
     int32_t n_left_ = 0; // tokens that may still be committed
     Probe probe_;
     std::vector<Candidates> levels_; // of the deepest accepted node's masks: level 0 for the next root's children
+    // What is learned stays for the next generations; it decides how fast tokens come, never which.
+    NgramSource ngrams_; // its tokens: all committed ones
+    AdjacencySource adjacency_;
+    Mixer mixer_;
+    Budget budget_{{1.0f}, false};
+    std::vector<float> measured_; // the costs that budget_ was made with
     std::vector<int32_t> cached_;
     std::vector<int32_t> pending_;
     int32_t n_sequences_ = 1;

@@ -12,23 +12,29 @@ namespace mp {
 
 // Kinds of evidence about one candidate. Log-probabilities are of the source's own distribution.
 enum Feature {
-    feature_probe,         // log-probability under the mask row, from its floor up
-    feature_probe_listed,  // 1 if the mask row ranks it
-    feature_recent,        // log-probability after this token where it was last verified
-    feature_recent_listed, //
-    feature_table,         // log-probability after this token alone, from the model's table
-    feature_table_listed,  //
-    feature_match_1,       // the longest match that it continues is 1 token long
-    feature_match_2,       //
-    feature_match_3,       //
-    feature_match_4_5,     //
-    feature_match_6_8,     //
-    feature_match_9,       // 9 or more
-    feature_latest,        // it continues the latest of the longest matches
-    feature_share,         // log of its share among the matches looked at
-    feature_none_bias,     // of the "none of these" candidate only
+    feature_probe,          // log-probability under the mask row, from its floor up
+    feature_probe_listed,   // 1 if the mask row ranks it
+    feature_probe_unlisted, // 1 if there is a mask row and it does not
+    feature_recent,         // the same after this token where it was last verified
+    feature_recent_listed,
+    feature_recent_unlisted,
+    feature_table, // the same after this token alone, from the model's table
+    feature_table_listed,
+    feature_table_unlisted,
+    feature_match_1,   // the longest match that it continues is 1 token long
+    feature_match_2,   //
+    feature_match_3,   //
+    feature_match_4_5, //
+    feature_match_6_8, //
+    feature_match_9,   // 9 or more
+    feature_latest,    // it continues the latest of the longest matches
+    feature_share,     // log of its share among the matches looked at
+    feature_hit_rate,  // log-odds with which such latest matches have come true lately
+    feature_none_bias, // of the "none of these" candidate only
     n_features
 };
+
+constexpr float list_floor = -8.0f; // log-probabilities count from here up
 
 using Features = std::array<float, n_features>;
 
@@ -42,6 +48,20 @@ struct Candidate {
 struct CandidateSet {
     std::vector<Candidate> items;
     float p_none = 1.0f; // that none of them follows
+    size_t best = 0;     // the likeliest, and its log-odds before calibration
+    float best_log_odds = 0.0f;
+
+    // A ranked list of tokens with log-probabilities: fills a feature, "listed" after it and "unlisted" after that.
+    void add_list(const int32_t * tokens, const float * logps, size_t n, Feature feature) {
+        for (size_t i = 0; i < n; ++i) {
+            Features & features = at(tokens[i]);
+            features[feature] = logps[i] > list_floor ? logps[i] - list_floor : 0.0f;
+            features[feature + 1] = 1.0f;
+        }
+        for (Candidate & item : items) {
+            item.features[feature + 2] = n > 0 ? 1.0f - item.features[feature + 1] : 0.0f;
+        }
+    }
 
     Features & at(int32_t token) {
         for (Candidate & item : items) {

@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 
 from typing_extensions import Unpack
 
+from . import costs
 from .binding import address_of, check, ffi, lib, llama_cpp
 from .embeddings import Embeddings
 from .errors import BusyError, ClosedError, ContextError, ModelError, UnsupportedModelError
@@ -31,7 +32,9 @@ _PATHS_AGREE = 0.02  # of the logits' standard deviation
 
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
 # keeps one row of logits per sequence.
-_SEQUENCES = 32
+_SEQUENCES = 64
+_MEASURED_ROWS = 60
+_TREES = {"static": lib.MP_TREE_STATIC, "dynamic": lib.MP_TREE_DYNAMIC, "mixed": lib.MP_TREE_MIXED}
 
 Prompt = str | Sequence[int]
 
@@ -123,10 +126,13 @@ class MaskProbeLlama:
         )
         self._embeddings: Embeddings | None = None
         self._session: Any = None
+        self._costs: dict[int, float] | None = None
         self._closed = False
         try:
             with captured_log(verbose):
                 self.why_plain = self._prepare_probing()
+                if self.why_plain is None and self.speculation.budget == "auto" and not self.speculation.cost_curve:
+                    self._measured_costs()
         except BaseException:
             self.close()
             raise
@@ -419,7 +425,7 @@ class MaskProbeLlama:
         with self._entered(), sampling.chain(self._model.n_vocab) as chain:
             counter = Counter()
             clock = time.perf_counter()
-            self._begin(prompt, chain, speculation, max_tokens, sampling.seed, cache_prompt, counter)
+            curve = self._begin(prompt, chain, speculation, max_tokens, sampling.seed, cache_prompt, counter)
             c_pass = ffi.new("mp_pass *")
             while c_pass.n_tokens == 0:
                 check(lib.mp_session_prefill(self._session, c_pass))
@@ -454,6 +460,9 @@ class MaskProbeLlama:
                     counter.draft_n += c_pass.n_drafted
                     counter.decode_ms += c_pass.decode_ms
                     counter.kv_scans += c_pass.n_kv_scans
+                    counter.expected_n += c_pass.expected
+            if curve is not None:
+                counter.choice = costs.describe(curve, c_pass.price)
             rest = text.finish()
             counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
             yield Chunk(rest, finish_reason=reason, stats=counter.stats())
@@ -467,13 +476,15 @@ class MaskProbeLlama:
         seed: int,
         cache_prompt: bool,
         counter: Counter,
-    ) -> None:
-        """Hands the prompt and the settings to the session."""
+    ) -> costs.Curve | None:
+        """Hands the prompt and the settings to the session. Returns the curve that a mixed tree plans with."""
+        curve: costs.Curve | None = None
         settings = ffi.new("mp_speculation *")
         if speculation is not None:
             assert self._embeddings is not None  # _chosen_speculation has seen to it
             masks = self._embeddings.start_masks(speculation, prompt, seed)
             widths = speculation.widths()
+            settings.tree = _TREES[speculation.tree if isinstance(speculation.tree, str) else "static"]
             settings.n_masks = speculation.masks
             settings.n_widths = len(widths)
             settings.widths[0 : len(widths)] = widths
@@ -482,6 +493,10 @@ class MaskProbeLlama:
             settings.update = speculation.update
             c_masks = ffi.from_buffer("float[]", masks)  # copied by the core
             settings.masks = c_masks
+            if speculation.is_mixed():
+                curve, refine = costs.curve_for(speculation, self._measured_costs)
+                c_curve = ffi.from_buffer("float[]", curve)  # copied too
+                settings.cost, settings.n_cost, settings.refine = c_curve, len(curve), refine
         n_reused = ffi.new("size_t *")
         c_chain = ffi.cast("struct llama_sampler *", address_of(chain))
         check(
@@ -490,6 +505,18 @@ class MaskProbeLlama:
             )
         )
         counter.prompt_n, counter.cache_n = len(prompt) - n_reused[0], n_reused[0]
+        return curve
+
+    def _measured_costs(self) -> dict[int, float]:
+        """Milliseconds of a pass by rows on this machine, measured once per object with an empty KV cache."""
+        if self._costs is None:
+            self._costs = costs.measure(self._time_rows, min(_MEASURED_ROWS, llama_cpp.llama_n_ubatch(self._model.ctx)))
+        return self._costs
+
+    def _time_rows(self, n_rows: int) -> float:
+        ms = ffi.new("double *")
+        check(lib.mp_session_time_rows(self._session, n_rows, ms))
+        return float(ms[0])
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -12,12 +12,18 @@ _READERS: dict[str, Any] = {
     "update": float,
     "probe": str,
     "prune": lambda text: {"true": True, "false": False}[text.lower()],
-    "tree": lambda text: text if text == "dynamic" else tuple(int(width) for width in text.split("x")),
+    "tree": lambda text: text if text.isalpha() else tuple(int(width) for width in text.split("x")),
+    "budget": lambda text: text if text == "auto" else int(text),
+    "cost": lambda text: {int(rows): float(cost) for rows, cost in (point.split(":") for point in text.split("/"))},
 }
 
 
+_NAMES = {"cost": "cost_curve"}
+
+
 def parse_speculation(text: str) -> Speculation:
-    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"`` or ``"paper-30"``; empty text is the default.
+    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"``, ``"budget=10"``, ``"cost=1:1/8:1.5/60:3"`` or
+    ``"paper-30"``; empty text is the default.
 
     Raises:
         ValueError: a name is unknown or a value does not fit it.
@@ -29,7 +35,7 @@ def parse_speculation(text: str) -> Speculation:
         name, _, value = part.partition("=")
         if name not in _READERS:
             raise ValueError(f"unknown speculation setting {name!r}; choose from {', '.join(_READERS)} or paper-30")
-        options[name] = _read(name, _READERS[name], value)
+        options[_NAMES.get(name, name)] = _read(name, _READERS[name], value)
     return Speculation(**options)
 
 

@@ -31,6 +31,8 @@ class Stats:
     decode_ms: float = 0.0  # inside llama_decode, passes only
     host_ms: float = 0.0  # predicted_ms without decode_ms
     kv_scans: int = 0  # scans over the cells of the KV cache for bookkeeping
+    expected_n: float = 0.0  # tokens that the passes were expected to commit, mixed tree only
+    choice: str = ""  # why passes had the rows they had, mixed tree only
 
     @property
     def acceptance_length(self) -> float:
@@ -101,6 +103,8 @@ class Counter:
     draft_n: int = 0
     decode_ms: float = 0.0
     kv_scans: int = 0
+    expected_n: float = 0.0
+    choice: str = ""
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
 
     def stats(self) -> Stats:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 ProbeName = Literal["prompt-mean", "table-mean", "last-k", "sample"]
 PROBES: tuple[str, ...] = get_args(ProbeName)
 MAX_MASKS = 4
+MAX_MIXED_ROWS = 512
 MAX_LEAVES = 256  # llama.cpp's limit on sequence ids; every node that carries masks ends in one
 
 
@@ -21,42 +23,52 @@ class Speculation:
     """How a generation drafts and how much of it one pass verifies.
 
     Args:
-        masks: mask embeddings per node, k in 1..4. [ESP, §3.1]
-        tree: children per depth of a static tree, e.g. ``(14,)`` or ``(15, 4)`` (top-1 expansion; at most
-            ``masks`` depths), or ``"dynamic"``: the most probable nodes that fit the block. [ESP, Algorithm 1]
-        block: most rows of one pass: root, drafted nodes and the masks of each. Default: what a static tree
-            needs, 30 for a dynamic one. From 64 rows on, CPU kernels round differently from one-row decoding:
-            every token is still the model's own choice, but near ties may fall the other way.
+        masks: mask embeddings per node, k in 1..4 [ESP, §3.1]; with the mixed tree 0 drafts without probing.
+        tree: ``"mixed"``: all evidence (masks, n-grams, token adjacency), rows where they are expected to earn
+            most. The published method: ``"dynamic"``, the most probable mask guesses that fill the block
+            [ESP, Algorithm 1], or a tuple of children per depth such as ``(14,)`` or ``(15, 4)`` (top-1
+            expansion; at most ``masks`` depths).
+        block: most rows of one pass: root, drafted nodes and masks. Default: 60 for the mixed tree, 30 for a
+            dynamic one, what it needs for a static one. From 64 rows on, CPU kernels round differently from
+            one-row decoding: every token is still the model's own choice, but near ties may fall the other
+            way.
         probe: start vectors of the masks: ``"table-mean"`` (mean of the embedding table), ``"prompt-mean"``
             [ESP, eq. 4], ``"last-k"`` (embeddings of the last k prompt tokens), ``"sample"`` (normal with the
             table's mean and variance, from the generation's seed), or an array [n_embd] or [masks, n_embd] in
             units of the embedding table's rows.
         update: lambda in 0..1; every committed token x moves the masks by lambda (e_x - m). [ESP, eq. 5]
             Default: 0 for ``table-mean``, where moving measures worse, and 0.1 for the others.
-        prune: replace a candidate that repeats its parent by the next best. [ESP, §3.3]
+        prune: in static and dynamic trees, replace a candidate that repeats its parent by the next best.
+            [ESP, §3.3]
+        budget: mixed tree only. ``"auto"``: as many rows as earn their cost on this machine. A number: no
+            pass takes more rows, and rows up to there count as free.
+        cost_curve: mixed tree only: cost of a pass by rows, in any unit, in place of what this machine
+            measures; interpolated.
 
     Raises:
         ValueError, TypeError: a value is out of range; the message names it.
     """
 
     masks: int = 1
-    tree: tuple[int, ...] | Literal["dynamic"] = (14,)
+    tree: tuple[int, ...] | Literal["mixed", "dynamic"] = "mixed"
     block: int | None = None
     probe: ProbeName | npt.NDArray[np.float32] = "table-mean"
     update: float | None = None
     prune: bool = True
+    budget: int | Literal["auto"] | None = None
+    cost_curve: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
-        checked_integer("masks", self.masks, 1, MAX_MASKS)
+        checked_integer("masks", self.masks, 0 if self.tree == "mixed" else 1, MAX_MASKS)
         object.__setattr__(self, "tree", self._checked_tree())
+        object.__setattr__(self, "budget", self._checked_budget())
+        object.__setattr__(self, "cost_curve", self._checked_cost_curve())
         object.__setattr__(self, "block", self._checked_block())
         object.__setattr__(self, "probe", self._checked_probe())
         if self.update is None:
             constant = isinstance(self.probe, str) and self.probe == "table-mean"
             object.__setattr__(self, "update", 0.0 if constant else 0.1)
-        update = self.update
-        if not isinstance(update, (int, float)) or isinstance(update, bool) or not 0.0 <= update <= 1.0:
-            raise ValueError(f"update must be a number in 0..1, got {update!r}")
+        checked_number("update", self.update, 0.0, 1.0)
         if not isinstance(self.prune, bool):
             raise TypeError(f"prune must be True or False, got {self.prune!r}")
 
@@ -67,26 +79,31 @@ class Speculation:
             raise ValueError(f"the paper's blocks have 10, 30 or 60 rows, got {block!r}")
         return cls(masks=1, tree=(block // 2 - 1,), probe="prompt-mean", update=0.1)
 
-    def leaves(self) -> int:
-        """Most leaves of one block; each takes one of llama.cpp's sequence ids."""
-        return self.rows() // (1 + self.masks)
+    def is_mixed(self) -> bool:
+        """Whether all evidence is used, not mask guesses alone."""
+        return self.tree == "mixed"
 
     def rows(self) -> int:
         """Most rows of one pass."""
-        assert self.block is not None  # resolved in __post_init__
+        assert self.block is not None, "resolved in __post_init__"
         return self.block
 
+    def leaves(self) -> int:
+        """Leaves of the largest block that needs them all; each takes one of llama.cpp's sequence ids."""
+        return 1 if self.is_mixed() else self.rows() // (1 + self.masks)
+
     def widths(self) -> tuple[int, ...]:
-        """Children per depth of a static tree, empty for a dynamic one."""
+        """Children per depth of a static tree, empty for the others."""
         return () if isinstance(self.tree, str) else self.tree
 
-    def _checked_tree(self) -> tuple[int, ...] | Literal["dynamic"]:
+    def _checked_tree(self) -> tuple[int, ...] | Literal["mixed", "dynamic"]:
+        choices = '"mixed", "dynamic" or a tuple of widths such as (14,)'
         if isinstance(self.tree, str):
-            if self.tree != "dynamic":
-                raise ValueError(f'tree must be "dynamic" or a tuple of widths such as (14,), got {self.tree!r}')
-            return "dynamic"
+            if self.tree not in ("mixed", "dynamic"):
+                raise ValueError(f"tree must be {choices}, got {self.tree!r}")
+            return self.tree
         if not isinstance(self.tree, Sequence):
-            raise TypeError(f'tree must be "dynamic" or a tuple of widths such as (14,), got {self.tree!r}')
+            raise TypeError(f"tree must be {choices}, got {self.tree!r}")
         tree = tuple(checked_integer("tree width", width, 1, MAX_LEAVES - 1) for width in self.tree)
         if not 1 <= len(tree) <= self.masks:
             raise ValueError(
@@ -95,9 +112,37 @@ class Speculation:
             )
         return tree
 
+    def _checked_budget(self) -> int | Literal["auto"] | None:
+        if not self.is_mixed():
+            if self.budget is not None:
+                raise ValueError(f"budget={self.budget!r} needs the mixed tree; a {self.tree} tree has its block")
+            return None
+        if self.budget is None or self.budget == "auto":
+            return "auto"
+        if isinstance(self.budget, str):
+            raise ValueError(f'budget must be "auto" or a number of rows, got {self.budget!r}')
+        return checked_integer("budget", self.budget, 1, MAX_MIXED_ROWS)
+
+    def _checked_cost_curve(self) -> Mapping[int, float] | None:
+        if self.cost_curve is None:
+            return None
+        if not self.is_mixed():
+            raise ValueError(f"cost_curve needs the mixed tree; a {self.tree} tree has its block")
+        if not isinstance(self.cost_curve, Mapping) or not self.cost_curve:
+            raise TypeError(f"cost_curve must map rows to costs, got {self.cost_curve!r}")
+        curve = {}
+        for rows, cost in sorted(self.cost_curve.items()):
+            curve[checked_integer("rows of cost_curve", rows, 1, 2**20)] = checked_number("cost", cost, 0.0)
+        if min(curve.values()) <= 0.0:
+            raise ValueError(f"costs must be above 0, got {curve}")
+        return MappingProxyType(curve)
+
     def _checked_block(self) -> int:
+        if self.is_mixed():
+            most = self.budget if isinstance(self.budget, int) else 60
+            return most if self.block is None else min(most, checked_integer("block", self.block, 1, MAX_MIXED_ROWS))
         per_node = 1 + self.masks
-        need = per_node * (1 + sum(self.tree)) if not isinstance(self.tree, str) else per_node
+        need = per_node * (1 + sum(self.widths()))
         if self.block is None:
             block = 30 if isinstance(self.tree, str) else need
         else:
