@@ -87,6 +87,8 @@ typedef struct mp_pass {
     int32_t n_rows;         /* rows given to llama_decode, rows decoded again included */
     int32_t n_again;        /* rows of accepted tokens off the spine that were decoded again */
     int32_t n_kv_scans;     /* full scans of the KV cache's cells for bookkeeping */
+    int32_t n_probed;       /* 1: a mask had ranked candidates for the first of the tokens */
+    float probe_logp;       /* the mask's log-probability of that token, floored where it was not ranked */
     float expected;         /* tokens that the pass was expected to commit; 0 where nobody asked */
     float price;            /* expected tokens that a pass had to bring per unit of cost */
     int32_t end;            /* 1: the last committed token ends the generation */

@@ -63,6 +63,8 @@ template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body 
         out->n_rows = pass.n_rows;
         out->n_again = pass.n_again;
         out->n_kv_scans = pass.n_kv_scans;
+        out->n_probed = pass.n_probed;
+        out->probe_logp = pass.probe_logp;
         out->expected = pass.expected;
         out->price = pass.price;
         out->end = pass.end ? 1 : 0;

@@ -213,6 +213,7 @@ const Pass & Session::step() {
     try {
         decode(block);
         path = verify(plan, block);
+        score_probe(pass_.tokens.front());
         read_masks(path.back(), plan, block);
     } catch (...) {
         abandon();
@@ -316,6 +317,18 @@ std::vector<int32_t> Session::verify(const Plan & plan, const Block & block) {
     }
     pass_.n_accepted = static_cast<int32_t>(path.size()) - 1;
     return path;
+}
+
+// How well the masks that were read for this pass had foreseen its first token.
+void Session::score_probe(int32_t actual) {
+    if (levels_.empty()) {
+        return;
+    }
+    const Candidates & level = levels_.front();
+    const auto found = std::find(level.token.begin(), level.token.end(), actual);
+    pass_.n_probed = 1;
+    pass_.probe_logp =
+        found == level.token.end() ? list_floor : std::max(list_floor, level.logp[found - level.token.begin()]);
 }
 
 // What a verified row teaches: the token that followed, and what the model ranked beside it.

@@ -37,6 +37,8 @@ struct Pass {
     int32_t n_rows = 0;
     int32_t n_again = 0;
     int32_t n_kv_scans = 0;
+    int32_t n_probed = 0;
+    float probe_logp = 0.0f;
     float expected = 0.0f;
     float price = 0.0f;
     bool end = false;
@@ -76,6 +78,7 @@ private:
     void decode(Block & block);
     std::vector<int32_t> verify(const Plan & plan, const Block & block);
     void learn(const CandidateSet & candidates, int32_t node_token, int32_t row, int32_t actual);
+    void score_probe(int32_t actual);
     void commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block);
     void read_masks(int32_t node, const Plan & plan, const Block & block);
     void commit_token(int32_t token);

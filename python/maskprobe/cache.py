@@ -1,23 +1,25 @@
-"""Small arrays that are computed once per model file and kept in the user's cache directory.
+"""What is found out once per model file and kept in the user's cache directory.
 
 A cached file is complete or absent: it is written beside its place and moved there. A directory that cannot
-be written, or a file that cannot be read, only costs the computation again.
+be written, or a file that cannot be read, only costs the work again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-Arrays = dict[str, npt.NDArray[np.float32]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 def directory() -> Path:
@@ -26,35 +28,51 @@ def directory() -> Path:
     return Path(configured) if configured else Path(platformdirs.user_cache_dir("maskprobe", appauthor=False))
 
 
-def model_key(path: Path) -> str:
+def model_key(model: Path) -> str:
     """Changes when the model file is replaced or written to."""
-    status = path.stat()
-    identity = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    status = model.stat()
+    identity = f"{model.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
-def load_or_compute(name: str, model: Path, shape: tuple[int, ...], compute: Callable[[], Arrays]) -> Arrays:
-    """The named arrays of a model, all of the given shape, from the cache if they are there."""
-    path = directory() / f"{name}-{model_key(model)}.npz"
+def load_arrays(name: str, model: Path) -> Arrays | None:
+    """The arrays stored under a name for a model file, None if there are none or they are damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-        if all(a.shape == shape and a.dtype == np.float32 and np.isfinite(a).all() for a in arrays.values()):
-            return arrays
+        with np.load(_path(name, model, "npz"), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        pass  # absent or damaged
-    arrays = compute()
-    _store(path, arrays)
-    return arrays
+        return None
 
 
-def _store(path: Path, arrays: Arrays) -> None:
+def store_arrays(name: str, model: Path, arrays: Arrays) -> None:
+    """Stores arrays under a name for a model file."""
+    _store(_path(name, model, "npz"), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_json(name: str, model: Path) -> Any:
+    """The JSON value stored under a name for a model file, None if there is none or it is damaged."""
+    try:
+        return json.loads(_path(name, model, "json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def store_json(name: str, model: Path, value: Any) -> None:
+    """Stores a JSON value under a name for a model file."""
+    _store(_path(name, model, "json"), lambda file: file.write(json.dumps(value).encode()))
+
+
+def _path(name: str, model: Path, suffix: str) -> Path:
+    return directory() / f"{name}-{model_key(model)}.{suffix}"
+
+
+def _store(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                write(file)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from . import cache
 from .binding import check, ffi, lib
 from .errors import ModelError
-from .speculation import Speculation
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -74,27 +73,30 @@ class Embeddings:
     def table_mean_and_deviation(self) -> tuple[FloatArray, FloatArray]:
         """The same over the whole table; computed once per model file and cached."""
 
-        def compute() -> cache.Arrays:
+        stored = cache.load_arrays("embeddings", self._path) or {}
+        moments = [stored.get(name) for name in ("mean", "deviation")]
+        mean, deviation = moments
+        if any(m is None or m.shape != (self.n_embd,) or not np.isfinite(m).all() for m in moments):
             mean, deviation = self.mean_and_deviation(range(self.n_vocab))
-            return {"mean": mean, "deviation": deviation}
+            cache.store_arrays("embeddings", self._path, {"mean": mean, "deviation": deviation})
+        assert mean is not None, "loaded or computed"
+        assert deviation is not None, "loaded or computed"
+        return mean.astype(np.float32), deviation.astype(np.float32)
 
-        arrays = cache.load_or_compute("embeddings", self._path, (self.n_embd,), compute)
-        return arrays["mean"], arrays["deviation"]
-
-    def start_masks(self, speculation: Speculation, prompt: Sequence[int], seed: int) -> FloatArray:
-        """Start vectors of the masks, [masks, n_embd]. [ESP, §3.1]
+    def start_masks(self, k: int, probe: str | FloatArray, prompt: Sequence[int], seed: int) -> FloatArray:
+        """Start vectors of k masks, [k, n_embd]. [ESP, §3.1]
 
         Raises:
             ValueError: an array given as probe has another width than the model's embeddings.
         """
-        k = speculation.masks
-        probe = speculation.probe
         if not isinstance(probe, str):
             if probe.shape[-1] != self.n_embd:
                 raise ValueError(f"the probe array has {probe.shape[-1]} dimensions, the model has {self.n_embd}")
             masks = np.broadcast_to(probe, (k, self.n_embd))
         elif probe == "prompt-mean":
             masks = np.tile(self.mean_and_deviation(prompt)[0], (k, 1))
+        elif probe == "last-4-mean":
+            masks = np.tile(self.mean_and_deviation(prompt[-4:])[0], (k, 1))
         elif probe == "last-k":
             # A prompt shorter than k repeats its first token.
             masks = self.rows([prompt[max(0, len(prompt) - k + i)] for i in range(k)])

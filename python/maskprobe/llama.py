@@ -19,9 +19,10 @@ from typing_extensions import Unpack
 
 from . import costs
 from .binding import address_of, check, ffi, lib, llama_cpp
-from .embeddings import Embeddings
+from .embeddings import Embeddings, FloatArray
 from .errors import BusyError, ClosedError, ContextError, ModelError, UnsupportedModelError
 from .model import Model, captured_log, default_n_threads
+from .probe_choice import ProbeChoice
 from .results import Chunk, Counter, FinishReason, Generation
 from .sampling import Sampling
 from .speculation import Speculation, checked_integer
@@ -127,6 +128,7 @@ class MaskProbeLlama:
         self._embeddings: Embeddings | None = None
         self._session: Any = None
         self._costs: dict[int, float] | None = None
+        self._probes: ProbeChoice | None = None  # made when first needed
         self._closed = False
         try:
             with captured_log(verbose):
@@ -461,6 +463,10 @@ class MaskProbeLlama:
                     counter.decode_ms += c_pass.decode_ms
                     counter.kv_scans += c_pass.n_kv_scans
                     counter.expected_n += c_pass.expected
+                    counter.probe_n += c_pass.n_probed
+                    counter.probe_logp += c_pass.probe_logp
+            if self._probes is not None and speculation is not None and speculation.probe_is("auto"):
+                self._probes.add(counter.probe, counter.probe_n, counter.probe_logp)
             if curve is not None:
                 counter.choice = costs.describe(curve, c_pass.price)
             rest = text.finish()
@@ -482,7 +488,8 @@ class MaskProbeLlama:
         settings = ffi.new("mp_speculation *")
         if speculation is not None:
             assert self._embeddings is not None  # _chosen_speculation has seen to it
-            masks = self._embeddings.start_masks(speculation, prompt, seed)
+            counter.probe, vector = self._chosen_probe(speculation)
+            masks = self._embeddings.start_masks(speculation.masks, vector, prompt, seed)
             widths = speculation.widths()
             settings.tree = _TREES[speculation.tree if isinstance(speculation.tree, str) else "static"]
             settings.n_masks = speculation.masks
@@ -490,7 +497,7 @@ class MaskProbeLlama:
             settings.widths[0 : len(widths)] = widths
             settings.block = speculation.rows()
             settings.prune = speculation.prune
-            settings.update = speculation.update
+            settings.update = speculation.update_for(vector)
             c_masks = ffi.from_buffer("float[]", masks)  # copied by the core
             settings.masks = c_masks
             if speculation.is_mixed():
@@ -506,6 +513,19 @@ class MaskProbeLlama:
         )
         counter.prompt_n, counter.cache_n = len(prompt) - n_reused[0], n_reused[0]
         return curve
+
+    def _chosen_probe(self, speculation: Speculation) -> tuple[str, str | FloatArray]:
+        """Name and start vector (or the name again) of the masks of one generation."""
+        if not isinstance(speculation.probe, str):
+            return "array", speculation.probe
+        if not speculation.probe_is("auto"):
+            return speculation.probe, speculation.probe
+        if self._probes is None:
+            self._probes = ProbeChoice(self._model.path, self._model.n_embd)
+        name, vector = self._probes.name(), self._probes.vector
+        if name == "catalogue" and vector is not None:
+            return name, vector
+        return name, name
 
     def _measured_costs(self) -> dict[int, float]:
         """Milliseconds of a pass by rows on this machine, measured once per object with an empty KV cache."""

@@ -32,6 +32,9 @@ class Stats:
     host_ms: float = 0.0  # predicted_ms without decode_ms
     kv_scans: int = 0  # scans over the cells of the KV cache for bookkeeping
     expected_n: float = 0.0  # tokens that the passes were expected to commit, mixed tree only
+    probe: str = ""  # the start vector of the masks
+    probe_n: int = 0  # guesses of masks that could be compared with what came
+    probe_logp: float = 0.0  # sum of the log-probabilities that they gave to it, floored
     choice: str = ""  # why passes had the rows they had, mixed tree only
 
     @property
@@ -104,6 +107,9 @@ class Counter:
     decode_ms: float = 0.0
     kv_scans: int = 0
     expected_n: float = 0.0
+    probe: str = ""
+    probe_n: int = 0
+    probe_logp: float = 0.0
     choice: str = ""
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
 

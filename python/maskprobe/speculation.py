@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-ProbeName = Literal["prompt-mean", "table-mean", "last-k", "sample"]
+ProbeName = Literal["auto", "prompt-mean", "table-mean", "last-k", "last-4-mean", "sample"]
 PROBES: tuple[str, ...] = get_args(ProbeName)
 MAX_MASKS = 4
 MAX_MIXED_ROWS = 512
@@ -33,11 +33,13 @@ class Speculation:
             one-row decoding: every token is still the model's own choice, but near ties may fall the other
             way.
         probe: start vectors of the masks: ``"table-mean"`` (mean of the embedding table), ``"prompt-mean"``
-            [ESP, eq. 4], ``"last-k"`` (embeddings of the last k prompt tokens), ``"sample"`` (normal with the
-            table's mean and variance, from the generation's seed), or an array [n_embd] or [masks, n_embd] in
-            units of the embedding table's rows.
+            [ESP, eq. 4], ``"last-k"`` (embeddings of the last k prompt tokens), ``"last-4-mean"`` (their mean
+            over four), ``"sample"`` (normal with the table's mean and variance, from the generation's seed), an
+            array [n_embd] or [masks, n_embd] in units of the embedding table's rows, or ``"auto"``: the one whose
+            guesses come true most with this model. Default: auto for the mixed tree, else table-mean.
         update: lambda in 0..1; every committed token x moves the masks by lambda (e_x - m). [ESP, eq. 5]
-            Default: 0 for ``table-mean``, where moving measures worse, and 0.1 for the others.
+            Default: 0 for ``table-mean`` and arrays, where moving measures worse, and 0.1 for the others;
+            ``"auto"`` takes the chosen vector's default.
         prune: in static and dynamic trees, replace a candidate that repeats its parent by the next best.
             [ESP, §3.3]
         budget: mixed tree only. ``"auto"``: as many rows as earn their cost on this machine. A number: no
@@ -52,7 +54,7 @@ class Speculation:
     masks: int = 1
     tree: tuple[int, ...] | Literal["mixed", "dynamic"] = "mixed"
     block: int | None = None
-    probe: ProbeName | npt.NDArray[np.float32] = "table-mean"
+    probe: ProbeName | npt.NDArray[np.float32] | None = None
     update: float | None = None
     prune: bool = True
     budget: int | Literal["auto"] | None = None
@@ -65,10 +67,8 @@ class Speculation:
         object.__setattr__(self, "cost_curve", self._checked_cost_curve())
         object.__setattr__(self, "block", self._checked_block())
         object.__setattr__(self, "probe", self._checked_probe())
-        if self.update is None:
-            constant = isinstance(self.probe, str) and self.probe == "table-mean"
-            object.__setattr__(self, "update", 0.0 if constant else 0.1)
-        checked_number("update", self.update, 0.0, 1.0)
+        if self.update is not None:
+            checked_number("update", self.update, 0.0, 1.0)
         if not isinstance(self.prune, bool):
             raise TypeError(f"prune must be True or False, got {self.prune!r}")
 
@@ -83,6 +83,10 @@ class Speculation:
         """Whether all evidence is used, not mask guesses alone."""
         return self.tree == "mixed"
 
+    def probe_is(self, name: str) -> bool:
+        """Whether the start vector is the named one."""
+        return isinstance(self.probe, str) and self.probe == name
+
     def rows(self) -> int:
         """Most rows of one pass."""
         assert self.block is not None, "resolved in __post_init__"
@@ -91,6 +95,12 @@ class Speculation:
     def leaves(self) -> int:
         """Leaves of the largest block that needs them all; each takes one of llama.cpp's sequence ids."""
         return 1 if self.is_mixed() else self.rows() // (1 + self.masks)
+
+    def update_for(self, probe: str | npt.NDArray[np.float32]) -> float:
+        """lambda for a start vector: the given one, or the vector's default."""
+        if self.update is not None:
+            return self.update
+        return 0.1 if isinstance(probe, str) and probe not in ("table-mean", "catalogue") else 0.0
 
     def widths(self) -> tuple[int, ...]:
         """Children per depth of a static tree, empty for the others."""
@@ -155,6 +165,8 @@ class Speculation:
         return block
 
     def _checked_probe(self) -> ProbeName | npt.NDArray[np.float32]:
+        if self.probe is None:
+            return "auto" if self.is_mixed() else "table-mean"
         if isinstance(self.probe, str):
             if self.probe not in PROBES:
                 raise ValueError(f"unknown probe {self.probe!r}; choose one of {', '.join(PROBES)} or pass an array")
