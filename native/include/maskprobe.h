@@ -117,6 +117,11 @@ MP_API int mp_session_prefill(mp_session * session, mp_pass * pass);
 MP_API int mp_session_step(mp_session * session, mp_pass * pass);
 /* Milliseconds of one llama_decode of n_rows tokens; needs an empty KV cache and leaves it empty. */
 MP_API int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms);
+/* What follows each of n tokens when it stands alone after first (-1: after nothing): [n, MP_ADJACENCY_WIDTH]
+ * candidates and their log-probabilities, best first. One llama_decode; needs an empty KV cache and leaves it
+ * empty; n at most n_seq_max and n_ubatch - 1. */
+MP_API int mp_session_rank_followers(mp_session * session, int32_t first, const int32_t * tokens, size_t n,
+                                     int32_t * followers, float * logps);
 /* Next-token candidates of every token alone: [n_vocab, MP_ADJACENCY_WIDTH] each, best first; copied. */
 MP_API int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const float * logps);
 /* Forgets the KV cache. */

@@ -4,6 +4,7 @@
 #include "error.h"
 #include "llama_api.h"
 #include "session.h"
+#include "survey.h"
 
 #include <chrono>
 #include <new>
@@ -48,6 +49,10 @@ void require(bool condition, const char * message) {
     if (!condition) {
         throw mp::Error(MP_ERROR_ARGUMENT, message);
     }
+}
+
+void require_empty(const mp_session * session) {
+    require(session->session.cached().empty(), "this needs an empty KV cache: reset the session first");
 }
 
 // Runs one pass of the session and describes it.
@@ -159,8 +164,12 @@ int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_
     return guarded([&] {
         require(session != nullptr && tokens != nullptr && largest_difference != nullptr && deviation != nullptr,
                 "arguments must not be NULL");
-        session->session.compare_paths(std::vector<int32_t>(tokens, tokens + n), scale, *largest_difference,
-                                       *deviation);
+        require_empty(session);
+        require(session->session.embeddings() != nullptr, "this session has no embeddings");
+        const mp::PathsCompared result = mp::compare_paths(session->session.context(), *session->session.embeddings(),
+                                                           std::vector<int32_t>(tokens, tokens + n), scale);
+        *largest_difference = result.largest_difference;
+        *deviation = result.deviation;
     });
 }
 
@@ -194,7 +203,19 @@ int mp_session_step(mp_session * session, mp_pass * pass) {
 int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms) {
     return guarded([&] {
         require(session != nullptr && ms != nullptr, "arguments must not be NULL");
-        *ms = session->session.time_rows(n_rows);
+        require_empty(session);
+        *ms = mp::time_rows(session->session.context(), n_rows);
+    });
+}
+
+int mp_session_rank_followers(mp_session * session, int32_t first, const int32_t * tokens, size_t n,
+                              int32_t * followers, float * logps) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr && followers != nullptr && logps != nullptr,
+                "arguments must not be NULL");
+        require_empty(session);
+        mp::rank_followers(session->session.context(), first, std::vector<int32_t>(tokens, tokens + n), followers,
+                           logps);
     });
 }
 

@@ -19,15 +19,6 @@ double ms_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::string decode_failure(int32_t code) {
-    switch (code) {
-    case 1: return "llama_decode found no room in the KV cache for the batch (1)";
-    case 2: return "llama_decode was aborted (2)";
-    case -1: return "llama_decode rejected the batch as invalid (-1)";
-    default: return "llama_decode failed in the backend (" + std::to_string(code) + ")";
-    }
-}
-
 std::vector<int32_t> first_sequences(int32_t n) {
     std::vector<int32_t> ids(n);
     for (int32_t s = 0; s < n; ++s) {
@@ -442,76 +433,6 @@ void Session::remove(int32_t sequence, int32_t first_pos) {
     } else if (sequence == -1 && static_cast<size_t>(first_pos) < cached_.size()) {
         cached_.resize(first_pos);
     }
-}
-
-void Session::compare_paths(const std::vector<int32_t> & tokens, float scale, float & largest_difference,
-                            float & deviation) {
-    if (embeddings_ == nullptr || !cached_.empty() || tokens.empty()) {
-        throw Error(MP_ERROR_ARGUMENT, "comparing the paths needs embeddings, tokens and an empty KV cache");
-    }
-    const size_t n_embd = embeddings_->n_embd();
-    std::vector<float> rows(tokens.size() * n_embd);
-    embeddings_->rows(tokens.data(), tokens.size(), rows.data());
-    for (float & x : rows) {
-        x *= scale;
-    }
-    std::vector<float> by_id;
-    largest_difference = 0.0f;
-    double sum = 0.0;
-    double sum_of_squares = 0.0;
-    for (float * embd : {static_cast<float *>(nullptr), rows.data()}) {
-        Block block;
-        for (size_t i = 0; i < tokens.size(); ++i) {
-            block.token.push_back(tokens[i]);
-            block.pos.push_back(static_cast<int32_t>(i));
-            block.output.push_back(i + 1 == tokens.size() ? 1 : 0);
-            block.sequences.push_back({0});
-        }
-        const BatchView view(block, embd);
-        const int32_t code = llama_api().llama_decode(ctx_, view.get());
-        const float * logits =
-            code == 0 ? llama_api().llama_get_logits_ith(ctx_, static_cast<int32_t>(tokens.size()) - 1) : nullptr;
-        if (logits == nullptr) {
-            reset();
-            throw Error(MP_ERROR_DECODE, decode_failure(code));
-        }
-        if (embd == nullptr) {
-            by_id.assign(logits, logits + n_vocab_);
-        }
-        for (int32_t i = 0; i < n_vocab_; ++i) {
-            const float difference = std::fabs(by_id[i] - logits[i]);
-            // Written so that NaN counts as the largest difference.
-            largest_difference = difference <= largest_difference ? largest_difference : difference;
-            sum += embd == nullptr ? by_id[i] : 0.0;
-            sum_of_squares += embd == nullptr ? static_cast<double>(by_id[i]) * by_id[i] : 0.0;
-        }
-        reset();
-    }
-    const double mean = sum / n_vocab_;
-    deviation = static_cast<float>(std::sqrt(std::max(0.0, sum_of_squares / n_vocab_ - mean * mean)));
-}
-
-double Session::time_rows(int32_t n_rows) {
-    if (!cached_.empty() || n_rows < 1 || static_cast<uint32_t>(n_rows) > llama_api().llama_n_ubatch(ctx_)) {
-        throw Error(MP_ERROR_ARGUMENT, "timing needs an empty KV cache and 1..n_ubatch rows");
-    }
-    pass_ = Pass();
-    Block block;
-    for (int32_t i = 0; i < n_rows; ++i) {
-        block.token.push_back(i % n_vocab_);
-        block.mask.push_back(-1);
-        block.pos.push_back(i);
-        block.output.push_back(1);
-        block.sequences.push_back({0});
-    }
-    try {
-        decode(block);
-    } catch (...) {
-        reset();
-        throw;
-    }
-    reset();
-    return pass_.decode_ms;
 }
 
 } // namespace mp

@@ -50,8 +50,6 @@ public:
     // embeddings may be null: then only plain decoding is possible.
     Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale);
 
-    void compare_paths(const std::vector<int32_t> & tokens, float scale, float & largest_difference, float & deviation);
-    double time_rows(int32_t n_rows);
     void set_adjacency(const int32_t * tokens, const float * logps) { adjacency_.set_table(tokens, logps); }
     void set_embedding_scale(float scale) { embedding_scale_ = scale; }
     size_t n_embd() const { return embeddings_ == nullptr ? 0 : embeddings_->n_embd(); }
@@ -64,6 +62,8 @@ public:
     const Pass & step();
     void reset();
 
+    llama_context * context() const { return ctx_; }
+    Embeddings * embeddings() const { return embeddings_; }
     const std::vector<int32_t> & cached() const { return cached_; }
     const std::vector<int32_t> & pending() const { return pending_; }
     int32_t n_sequences() const { return n_sequences_; }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 
 namespace mp::test {
 
@@ -108,7 +109,7 @@ std::string check_rows(const MockLlama & m, const std::vector<MockRow> & rows, b
             return "a row without sequence ids, or with one twice";
         }
         for (const int32_t s : row.sequences) {
-            if (s < 0 || s >= 256) {
+            if (s < 0 || s >= static_cast<int32_t>(m.n_seq_max)) {
                 return "invalid sequence id " + std::to_string(s);
             }
             if (last.count(s) != 0 && row.pos < last[s]) {
@@ -343,6 +344,7 @@ MockLlama MockLlama::fresh() const {
     other.n_embd = n_embd;
     other.n_batch = n_batch;
     other.n_ubatch = n_ubatch;
+    other.n_seq_max = n_seq_max;
     other.embedding_scale = embedding_scale;
     other.eog = eog;
     other.rank_of_truth = rank_of_truth;
@@ -384,6 +386,7 @@ LlamaApi mock_api() {
     api.llama_n_ctx = [](const llama_context * ctx) { return self(ctx).n_ctx; };
     api.llama_n_batch = [](const llama_context * ctx) { return self(ctx).n_batch; };
     api.llama_n_ubatch = [](const llama_context * ctx) { return self(ctx).n_ubatch; };
+    api.llama_n_seq_max = [](const llama_context * ctx) { return self(ctx).n_seq_max; };
     api.llama_get_model = [](const llama_context * ctx) { return reinterpret_cast<const llama_model *>(ctx); };
     api.llama_model_get_vocab = [](const llama_model * model) { return reinterpret_cast<const llama_vocab *>(model); };
     api.llama_vocab_n_tokens = [](const llama_vocab * vocab) { return self(vocab).n_vocab; };
@@ -414,6 +417,12 @@ LlamaApi mock_api() {
     };
     api.llama_sampler_sample = draw;
     add_gguf_functions(api);
+#define MOCKED(result, name, parameters)                                                                               \
+    if (api.name == nullptr) {                                                                                         \
+        throw std::logic_error("the mock lacks " #name);                                                               \
+    }
+    MP_LLAMA_FUNCTIONS(MOCKED)
+#undef MOCKED
     return api;
 }
 

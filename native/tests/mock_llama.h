@@ -46,6 +46,7 @@ struct MockLlama {
     uint32_t n_ctx = 128;
     uint32_t n_batch = 128;
     uint32_t n_ubatch = 128;
+    uint32_t n_seq_max = 256;
     float embedding_scale = 1.0f;
     std::set<int32_t> eog;
     bool has_memory = true;

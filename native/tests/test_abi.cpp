@@ -153,8 +153,11 @@ void whole_generation() {
     Ids tokens;
     double decode_ms = 0.0;
     while (tokens.size() < 12) {
-        CHECK_OK(tokens.empty() ? mp_session_prefill(call.session, &call.pass)
-                                : mp_session_step(call.session, &call.pass));
+        const int status =
+            tokens.empty() ? mp_session_prefill(call.session, &call.pass) : mp_session_step(call.session, &call.pass);
+        if (!CHECK_OK(status)) {
+            break;
+        }
         const mp_pass & pass = call.pass;
         CHECK_EQ(pass.n_rows, static_cast<int32_t>(call.llama.rows.size()));
         CHECK_EQ(pass.n_tokens, pass.n_accepted + 1);
@@ -231,7 +234,8 @@ void settings_out_of_range() {
     refused(__LINE__, "too small", [](Call & c) { c.speculation.block = 2; });
     refused(__LINE__, "too small", [](Call & c) { c.speculation.block = -5; });
     refused(__LINE__, "does not fit n_ubatch = 17", [](Call &) {}, 17);
-    refused(__LINE__, "more than 256 leaves", [](Call & c) { c.speculation.block = 3 * 257; }, 1024);
+    refused(__LINE__, "more leaves than the 256 sequences", [](Call & c) { c.speculation.block = 3 * 257; }, 1024);
+    refused(__LINE__, "more leaves than the 5 sequences", [](Call & c) { c.llama.n_seq_max = 5; });
     const auto with_value = [](float x, size_t at) { return [=](Call & c) { c.masks[at] = x; }; };
     refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::quiet_NaN(), 0));
     refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::infinity(), 7)); // the last one in use

@@ -142,6 +142,25 @@ void pruned_drafts() {
     CHECK(n_accepted > 0);
 }
 
+// A generation that is given up for another leaves it no drafts, no masks and no limit.
+void another_prompt_midway() {
+    const MockLlama model = model_with([](int32_t, size_t) { return 0; });
+    Bench bench(model);
+    Speculation speculation = speculate(model, 1, {4}, 10);
+    speculation.update = 0.5f;
+    for (const bool reuse : {false, true}) {
+        MockSampler sampler;
+        bench.session.begin(prompt, sampler.get(), speculation, 9, false);
+        bench.session.prefill();
+        bench.session.step(); // has read its masks
+        const Ids next{3, 1, 4, 2};
+        const Generation g = generate(bench, next, speculation, 12, 0, reuse);
+        CHECK_EQ(g.n_reused, size_t{reuse ? 3u : 0u});
+        CHECK_EQ(g.tokens, plain_decode(model, next, 0, 12));
+        CHECK_EQ(numbers(g.passes[1]), (Numbers{2, 0, 0, 0, 1}));
+    }
+}
+
 // Every row that can be read asks for its logits, and no other; all rows of a block come in one call.
 void outputs() {
     const MockLlama model = model_with([](int32_t, size_t) { return 1; });
@@ -256,6 +275,7 @@ int main() {
     run("dynamic tree", dynamic_tree);
     run("mixed pattern", mixed_pattern);
     run("pruned drafts", pruned_drafts);
+    run("another prompt midway", another_prompt_midway);
     run("outputs", outputs);
     run("end tokens", end_tokens);
     run("limits cut runs", limits_cut_runs);

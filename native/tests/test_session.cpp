@@ -40,7 +40,8 @@ Setting random_setting(std::mt19937 & rng) {
     const int32_t block = (1 + k) * (1 + below(rng, 10)) + below(rng, 1 + k);
     s.model.resize(8 + below(rng, 100));
     s.model.n_ubatch = block + below(rng, 20);
-    s.model.n_batch = s.model.n_ubatch + k; // room for accepted tokens that are decoded again
+    s.model.n_batch = s.model.n_ubatch + k;              // room for accepted tokens that are decoded again
+    s.model.n_seq_max = block / (1 + k) + below(rng, 3); // one for each node's masks
     s.model.embedding_scale = below(rng, 3) == 0 ? 8.0f : 1.0f;
     if (below(rng, 3) == 0) {
         s.model.eog = {below(rng, s.model.n_vocab)};

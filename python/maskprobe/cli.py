@@ -103,6 +103,22 @@ def bench(
     report.show(Console())
 
 
+@app.command()
+def tune(
+    model: Annotated[Path | None, typer.Argument(help="A .gguf file; default: the embedded model.")] = None,
+    adjacency: Annotated[bool, typer.Option(help="Make the adjacency table too (the longest step).")] = True,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG file.")] = None,
+    n_ctx: ContextOption = 4096,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Do the once-per-model work: cost curve, probe, adjacency table; show what to expect."""
+    from .tune import tune as run
+
+    with MaskProbeLlama(model or embedded_model(), n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
+        run(llm, Console(), adjacency=adjacency, plot=plot)
+
+
 def main() -> None:
     """Entry point: errors of the package become one line and exit code 1, Ctrl-C exit code 130."""
     try:

@@ -18,10 +18,11 @@ Curve = npt.NDArray[np.float32]
 
 # Kernels work in blocks of 4 and 8 rows, so these are where costs step.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 60)
-_SECONDS = 1.0
+SECONDS = 1.0  # at load
+MEASURED_ROWS = _SIZES[-1]
 
 
-def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = _SECONDS) -> dict[int, float]:
+def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> dict[int, float]:
     """Milliseconds by rows, for as many sizes as the time allows; always 1 and 2 rows.
 
     Args:

@@ -17,25 +17,19 @@ from typing import Any, TypedDict
 
 from typing_extensions import Unpack
 
-from . import costs
-from .binding import address_of, check, ffi, lib, llama_cpp
-from .embeddings import Embeddings, FloatArray
+from . import costs, tuned
+from .binding import ffi, llama_cpp
+from .engine import Engine
 from .errors import BusyError, ClosedError, ContextError, ModelError, UnsupportedModelError
 from .model import Model, captured_log, default_n_threads
-from .probe_choice import ProbeChoice
 from .results import Chunk, Counter, FinishReason, Generation
 from .sampling import Sampling
 from .speculation import Speculation, checked_integer
 from .text import TextStream
 
-# Ids and embedding rows must give the same logits; backends may differ in the last bits only.
-_PATHS_AGREE = 0.02  # of the logits' standard deviation
-
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
 # keeps one row of logits per sequence.
 _SEQUENCES = 64
-_MEASURED_ROWS = 60
-_TREES = {"static": lib.MP_TREE_STATIC, "dynamic": lib.MP_TREE_DYNAMIC, "mixed": lib.MP_TREE_MIXED}
 
 Prompt = str | Sequence[int]
 
@@ -110,7 +104,7 @@ class MaskProbeLlama:
         n_threads = default_n_threads() if n_threads is None else checked_integer("n_threads", n_threads, 1, 512)
         self.speculation = _checked_speculation(speculation if speculation is not None else Speculation())
         self._seed = Sampling(seed=seed).seed
-        self._model = Model(
+        model = Model(
             Path(model_path),
             n_ctx=n_ctx,
             n_batch=n_batch,
@@ -125,21 +119,29 @@ class MaskProbeLlama:
             n_sequences=max(_SEQUENCES, self.speculation.leaves()),
             verbose=verbose,
         )
-        self._embeddings: Embeddings | None = None
-        self._session: Any = None
-        self._costs: dict[int, float] | None = None
-        self._probes: ProbeChoice | None = None  # made when first needed
-        self._closed = False
         try:
             with captured_log(verbose):
-                self.why_plain = self._prepare_probing()
-                if self.why_plain is None and self.speculation.budget == "auto" and not self.speculation.cost_curve:
-                    self._measured_costs()
+                self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers))
+                if self.why_plain is None and self.speculation.plans_with_measured_costs():
+                    self._engine.measured_costs()
         except BaseException:
-            self.close()
+            model.close()
             raise
+        self._model = model
+        self._closed = False
         if self.why_plain is not None:
-            warnings.warn(f"{self._model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def engine(self) -> Engine:
+        """The model's session and what is known of it; for tools that find out more."""
+        self._check_open()
+        return self._engine
+
+    @property
+    def why_plain(self) -> str | None:
+        """Why the model cannot be probed and is decoded plainly, None if it can."""
+        return self._engine.why_plain
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -167,11 +169,7 @@ class MaskProbeLlama:
 
     def _free(self) -> None:
         self._closed = True
-        if self._session is not None:
-            ffi.release(self._session)
-            self._session = None
-        self._embeddings = None
-        self._model.close()
+        self._engine.close()
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
@@ -186,60 +184,6 @@ class MaskProbeLlama:
             yield
         finally:
             self._lock.release()
-
-    def _prepare_probing(self) -> str | None:
-        """Makes the session. Returns why the model cannot be probed, None if it can."""
-        why = self._model.why_no_probing()
-        if why is None:
-            try:
-                table = Embeddings(self._model.path)
-            except ModelError as error:
-                why = str(error)
-            else:
-                why = self._check_table(table) or self._open_probing_session(table)
-        if why is not None:
-            self._session = self._new_session(None)
-        return why
-
-    def _new_session(self, table: Embeddings | None) -> Any:
-        ctx = ffi.cast("struct llama_context *", address_of(self._model.ctx))
-        session = lib.mp_session_init(ctx, ffi.NULL if table is None else table.handle, 1.0)
-        if session == ffi.NULL:
-            raise ModelError(ffi.string(lib.mp_last_error()).decode())
-        return ffi.gc(session, lib.mp_session_free)
-
-    def _open_probing_session(self, table: Embeddings) -> str | None:
-        """Makes a session that reads the table. Returns why the table does not stand for the token ids."""
-        session = self._new_session(table)
-        scale = self._find_embedding_scale(session)
-        if scale is None:
-            return "its embedding rows do not reproduce the logits of its token ids"
-        check(lib.mp_session_set_embedding_scale(session, scale))
-        self._session, self._embeddings = session, table
-        return None
-
-    def _check_table(self, table: Embeddings) -> str | None:
-        if (table.n_embd, table.n_vocab) == (self._model.n_embd, self._model.n_vocab):
-            return None
-        return f"its embedding table is {table.n_vocab} x {table.n_embd}, not one row per token"
-
-    def _find_embedding_scale(self, session: Any) -> float | None:
-        """The factor by which embedding rows give the logits of token ids, None if no known one does.
-
-        Some architectures scale embeddings on the way in for ids only (Gemma by sqrt(n_embd), others by a
-        metadata value), some look up more than one table per id.
-        """
-        tokens = [self._model.n_vocab // 3, self._model.n_vocab // 2]
-        difference, deviation = ffi.new("float *"), ffi.new("float *")
-        scales = [1.0, self._model.n_embd**0.5]
-        architecture = self._model.metadata("general.architecture")
-        if (value := self._model.metadata(f"{architecture}.embedding_scale")) is not None:
-            scales.append(float(value))
-        for scale in scales:
-            check(lib.mp_session_compare_paths(session, tokens, len(tokens), scale, difference, deviation))
-            if difference[0] <= _PATHS_AGREE * deviation[0]:
-                return float(scale)
-        return None
 
     # --- tokens ---------------------------------------------------------------------------------------
 
@@ -269,6 +213,11 @@ class MaskProbeLlama:
         self._check_open()
         return self._model.detokenize(self._checked_ids(tokens), special).decode("utf-8", "replace")
 
+    def has_chat_template(self) -> bool:
+        """Whether the model carries a chat template."""
+        self._check_open()
+        return self._model.chat_template() is not None
+
     def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """The prompt, as token ids, with which the model answers the messages (role and content each).
 
@@ -291,7 +240,7 @@ class MaskProbeLlama:
     def reset(self) -> None:
         """Forgets the KV cache: the next generation decodes its whole prompt."""
         with self._entered():
-            check(lib.mp_session_reset(self._session))
+            self._engine.reset()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -394,10 +343,10 @@ class MaskProbeLlama:
 
     def _chosen_speculation(self, speculate: bool | Speculation | None) -> Speculation | None:
         """The speculation of one generation, None for plain decoding."""
-        if speculate is False or (speculate is None and self._embeddings is None):
+        if speculate is False or (speculate is None and self.why_plain is not None):
             return None
         speculation = self.speculation if speculate in (None, True) else _checked_speculation(speculate)
-        if self._embeddings is None:
+        if self.why_plain is not None:
             raise UnsupportedModelError(f"{self._model.path.name} cannot be probed: {self.why_plain}")
         n_ubatch = llama_cpp.llama_n_ubatch(self._model.ctx)
         if speculation.rows() > n_ubatch:
@@ -427,10 +376,14 @@ class MaskProbeLlama:
         with self._entered(), sampling.chain(self._model.n_vocab) as chain:
             counter = Counter()
             clock = time.perf_counter()
-            curve = self._begin(prompt, chain, speculation, max_tokens, sampling.seed, cache_prompt, counter)
+            begun = self._engine.begin(
+                prompt, chain, speculation, max_tokens, seed=sampling.seed, cache_prompt=cache_prompt
+            )
+            counter.prompt_n, counter.cache_n = len(prompt) - begun.n_reused, begun.n_reused
+            counter.probe = begun.probe
             c_pass = ffi.new("mp_pass *")
             while c_pass.n_tokens == 0:
-                check(lib.mp_session_prefill(self._session, c_pass))
+                self._engine.prefill(c_pass)
             now = time.perf_counter()
             counter.prompt_ms = 1e3 * (now - clock)
             clock = now
@@ -455,7 +408,7 @@ class MaskProbeLlama:
                 if reason is None and n_left <= 0:
                     reason = "length"
                 if reason is None:
-                    check(lib.mp_session_step(self._session, c_pass))
+                    self._engine.step(c_pass)
                     counter.accepted.append(c_pass.n_accepted)
                     counter.rows += c_pass.n_rows
                     counter.rows_again += c_pass.n_again
@@ -465,78 +418,13 @@ class MaskProbeLlama:
                     counter.expected_n += c_pass.expected
                     counter.probe_n += c_pass.n_probed
                     counter.probe_logp += c_pass.probe_logp
-            if self._probes is not None and speculation is not None and speculation.probe_is("auto"):
-                self._probes.add(counter.probe, counter.probe_n, counter.probe_logp)
-            if curve is not None:
-                counter.choice = costs.describe(curve, c_pass.price)
+            if speculation is not None and speculation.probe_is("auto"):
+                self._engine.probe_choice().add(begun.probe, counter.probe_n, counter.probe_logp)
+            if begun.curve is not None:
+                counter.choice = costs.describe(begun.curve, c_pass.price)
             rest = text.finish()
             counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
             yield Chunk(rest, finish_reason=reason, stats=counter.stats())
-
-    def _begin(
-        self,
-        prompt: list[int],
-        chain: Any,
-        speculation: Speculation | None,
-        max_tokens: int,
-        seed: int,
-        cache_prompt: bool,
-        counter: Counter,
-    ) -> costs.Curve | None:
-        """Hands the prompt and the settings to the session. Returns the curve that a mixed tree plans with."""
-        curve: costs.Curve | None = None
-        settings = ffi.new("mp_speculation *")
-        if speculation is not None:
-            assert self._embeddings is not None  # _chosen_speculation has seen to it
-            counter.probe, vector = self._chosen_probe(speculation)
-            masks = self._embeddings.start_masks(speculation.masks, vector, prompt, seed)
-            widths = speculation.widths()
-            settings.tree = _TREES[speculation.tree if isinstance(speculation.tree, str) else "static"]
-            settings.n_masks = speculation.masks
-            settings.n_widths = len(widths)
-            settings.widths[0 : len(widths)] = widths
-            settings.block = speculation.rows()
-            settings.prune = speculation.prune
-            settings.update = speculation.update_for(vector)
-            c_masks = ffi.from_buffer("float[]", masks)  # copied by the core
-            settings.masks = c_masks
-            if speculation.is_mixed():
-                curve, refine = costs.curve_for(speculation, self._measured_costs)
-                c_curve = ffi.from_buffer("float[]", curve)  # copied too
-                settings.cost, settings.n_cost, settings.refine = c_curve, len(curve), refine
-        n_reused = ffi.new("size_t *")
-        c_chain = ffi.cast("struct llama_sampler *", address_of(chain))
-        check(
-            lib.mp_session_begin(
-                self._session, prompt, len(prompt), c_chain, settings, max_tokens, cache_prompt, n_reused
-            )
-        )
-        counter.prompt_n, counter.cache_n = len(prompt) - n_reused[0], n_reused[0]
-        return curve
-
-    def _chosen_probe(self, speculation: Speculation) -> tuple[str, str | FloatArray]:
-        """Name and start vector (or the name again) of the masks of one generation."""
-        if not isinstance(speculation.probe, str):
-            return "array", speculation.probe
-        if not speculation.probe_is("auto"):
-            return speculation.probe, speculation.probe
-        if self._probes is None:
-            self._probes = ProbeChoice(self._model.path, self._model.n_embd)
-        name, vector = self._probes.name(), self._probes.vector
-        if name == "catalogue" and vector is not None:
-            return name, vector
-        return name, name
-
-    def _measured_costs(self) -> dict[int, float]:
-        """Milliseconds of a pass by rows on this machine, measured once per object with an empty KV cache."""
-        if self._costs is None:
-            self._costs = costs.measure(self._time_rows, min(_MEASURED_ROWS, llama_cpp.llama_n_ubatch(self._model.ctx)))
-        return self._costs
-
-    def _time_rows(self, n_rows: int) -> float:
-        ms = ffi.new("double *")
-        check(lib.mp_session_time_rows(self._session, n_rows, ms))
-        return float(ms[0])
 
 
 def _checked_speculation(speculation: object) -> Speculation:

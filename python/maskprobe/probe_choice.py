@@ -51,6 +51,11 @@ class ProbeChoice:
         n, total = self._scores[name]
         return total / n if n else -np.inf
 
+    def set(self, name: str, n: int, total: float) -> None:
+        """Replaces a vector's scored guesses and remembers them; at least enough of them to settle the choice."""
+        self._scores[name] = (max(n, _ENOUGH), total * max(n, _ENOUGH) / max(n, 1))
+        cache.store_json(_CACHE_NAME, self._model, self._scores)
+
     def add(self, name: str, n: int, total: float) -> None:
         """Adds scored guesses; remembers them once every vector has had its chance."""
         if name not in self._scores or n == 0:

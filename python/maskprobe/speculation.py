@@ -83,6 +83,10 @@ class Speculation:
         """Whether all evidence is used, not mask guesses alone."""
         return self.tree == "mixed"
 
+    def plans_with_measured_costs(self) -> bool:
+        """Whether rows are chosen by what they cost on this machine."""
+        return self.budget == "auto" and self.cost_curve is None
+
     def probe_is(self, name: str) -> bool:
         """Whether the start vector is the named one."""
         return isinstance(self.probe, str) and self.probe == name

@@ -1,0 +1,57 @@
+"""What `maskprobe tune` has found out about a model: stored by it, used by every object that loads the model."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from . import cache, survey
+from .binding import llama_cpp
+
+_COSTS, _ADJACENCY, _PARTIAL = "costs", "adjacency", "adjacency-partial"
+
+
+def setup_key(n_threads: int, n_gpu_layers: int) -> str:
+    """Names what a cost curve depends on besides the model."""
+    return (
+        f"{platform.node()}, llama-cpp-python {llama_cpp.__version__}, {n_threads} threads, {n_gpu_layers} GPU layers"
+    )
+
+
+def load_costs(model: Path, setup: str) -> dict[int, float] | None:
+    """Milliseconds of a pass by rows, None if not tuned for this setup."""
+    stored = cache.load_json(_COSTS, model)
+    points = stored.get(setup) if isinstance(stored, dict) else None
+    try:
+        curve = {int(rows): float(ms) for rows, ms in points.items()} if points else {}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    usable = curve and 1 in curve and all(rows > 0 and 0.0 < ms < np.inf for rows, ms in curve.items())
+    return curve if usable else None
+
+
+def store_costs(model: Path, setup: str, curve: dict[int, float]) -> None:
+    """Stores a cost curve beside those of other setups."""
+    stored = cache.load_json(_COSTS, model)
+    cache.store_json(_COSTS, model, (stored if isinstance(stored, dict) else {}) | {setup: curve})
+
+
+def load_adjacency(model: Path, n_vocab: int, *, partial: bool = False) -> survey.Followers | None:
+    """Followers of the whole vocabulary (partial: of its first tokens), None if there are none."""
+    stored = cache.load_arrays(_PARTIAL if partial else _ADJACENCY, model) or {}
+    tokens, logps = stored.get("tokens"), stored.get("logps")
+    if tokens is None or logps is None or tokens.ndim != 2 or tokens.shape != logps.shape:
+        return None
+    if tokens.shape[1] != survey.WIDTH or len(tokens) > n_vocab or (not partial and len(tokens) != n_vocab):
+        return None
+    if tokens.dtype != np.int32 or tokens.min(initial=0) < -1 or tokens.max(initial=0) >= n_vocab:
+        return None
+    return tokens, logps.astype(np.float32)
+
+
+def store_adjacency(model: Path, followers: survey.Followers, *, partial: bool = False) -> None:
+    """Stores followers; half floats are plenty for log-probabilities of candidates."""
+    arrays: cache.Arrays = {"tokens": followers[0], "logps": followers[1].astype(np.float16)}
+    cache.store_arrays(_PARTIAL if partial else _ADJACENCY, model, arrays)
