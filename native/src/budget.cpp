@@ -1,6 +1,7 @@
 #include "budget.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace mp {
 
@@ -62,8 +63,12 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
     // Plain passes tell the machine's pace; others tell the curve's shape.
     if (rows == 1) {
         scale_ += curve_step * (observed - scale_);
-    } else if (rows <= correction_.size()) {
-        correction_[rows - 1] += curve_step * (ratio - correction_[rows - 1]);
+        return;
+    }
+    // What a pass of so many rows shows holds for its neighbours too, the less the farther they are.
+    for (size_t n = 2; n <= correction_.size(); ++n) {
+        const float distance = std::fabs(std::log2(static_cast<float>(n) / static_cast<float>(rows)));
+        correction_[n - 1] += curve_step * std::exp2(-3.0f * distance) * (ratio - correction_[n - 1]);
     }
 }
 

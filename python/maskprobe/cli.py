@@ -32,6 +32,11 @@ SPECULATION_HELP = (
 )
 
 
+def _tables() -> Console:
+    """A console for tables; in a pipe there is no width to fit."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
 @app.callback()
 def _main() -> None:
     pass
@@ -100,7 +105,7 @@ def bench(
         report = suite.run(llm, chosen, settings, plain=plain, max_tokens=max_tokens, console=notes)
     if json_file is not None:
         report.write(json_file)
-    report.show(Console())
+    report.show(_tables())
 
 
 @app.command()
@@ -116,7 +121,7 @@ def tune(
     from .tune import tune as run
 
     with MaskProbeLlama(model or embedded_model(), n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
-        run(llm, Console(), adjacency=adjacency, plot=plot)
+        run(llm, _tables(), adjacency=adjacency, plot=plot)
 
 
 def main() -> None:

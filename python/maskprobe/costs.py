@@ -5,7 +5,6 @@ A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
@@ -36,12 +35,13 @@ def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SEC
     curve: dict[int, float] = {}
     for i, n in enumerate(sizes):
         left = seconds - (time.perf_counter() - start)
-        # A size costs at most what the last did per row; three tries each while that is cheap.
+        # A size costs at most what the last did per row; several tries while that is cheap. The fastest counts:
+        # whatever else the machine does only ever adds.
         ms = curve[sizes[i - 1]] * n / sizes[i - 1] if i else 0.0
         if i >= 2 and ms > 1e3 * left:
             break
-        tries = 3 if 6 * ms < 1e3 * left else 1
-        curve[n] = statistics.median(time_rows(n) for _ in range(tries))
+        tries = 5 if i == 0 else 3 if 6 * ms < 1e3 * left else 1
+        curve[n] = min(time_rows(n) for _ in range(tries))
     return curve
 
 

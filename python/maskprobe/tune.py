@@ -142,9 +142,9 @@ def _show(
     speeds: dict[str, tuple[float, float]],
 ) -> None:
     console.print(f"{llm.description()}, {llm.engine.setup}")
-    table = Table("rows in a pass", *map(str, curve), title="cost of a pass", title_justify="left")
-    table.add_row("ms", *(f"{ms:.3g}" for ms in curve.values()))
-    table.add_row("plain passes", *(f"{ms / curve[1]:.2f}" for ms in curve.values()))
+    table = Table("rows", "ms", "plain passes", title="cost of a pass", title_justify="left")
+    for rows, ms in curve.items():
+        table.add_row(str(rows), f"{ms:.1f}", f"{ms / curve[1]:.2f}")
     console.print(table)
     table = Table("start vector of the masks", "log-probability of what came", title="probes", title_justify="left")
     best = max(scores, key=lambda name: scores[name])
