@@ -7,7 +7,7 @@ namespace mp {
 
 namespace {
 
-constexpr float learning_rate = 0.02f;
+constexpr float learning_rate = 0.08f;
 constexpr float calibration_rate = 0.01f;
 constexpr float prior_squares = 1.0f; // how much the start weights are trusted
 
