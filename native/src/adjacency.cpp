@@ -1,5 +1,7 @@
 #include "adjacency.h"
 
+#include "error.h"
+
 #include <algorithm>
 
 namespace mp {
@@ -17,6 +19,12 @@ void AdjacencySource::refresh(int32_t token, const Candidates & ranked) {
 }
 
 void AdjacencySource::set_table(const int32_t * tokens, const float * logps) {
+    for (size_t i = 0; i < n_vocab_ * width; ++i) {
+        if (tokens[i] < -1 || tokens[i] >= static_cast<int64_t>(n_vocab_)) {
+            throw Error(MP_ERROR_ARGUMENT, "the adjacency table names token " + std::to_string(tokens[i]) +
+                                               " of a vocabulary of " + std::to_string(n_vocab_));
+        }
+    }
     alone_.tokens.assign(tokens, tokens + n_vocab_ * width);
     alone_.logps.assign(logps, logps + n_vocab_ * width);
 }

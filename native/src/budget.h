@@ -19,6 +19,7 @@ public:
     // observed costs (in ms) correct the curve.
     Budget(std::vector<float> cost, bool refine);
 
+    bool refines() const { return refine_; }
     float cost(size_t rows) const;
     // Tokens that one unit of cost is worth.
     float price() const;

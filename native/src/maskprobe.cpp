@@ -81,7 +81,7 @@ template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body 
 mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     require(in.n_masks >= 0 && in.n_masks <= MP_MAX_MASKS, "n_masks is out of range");
     require(in.tree >= MP_TREE_NONE && in.tree <= MP_TREE_MIXED, "tree is not an mp_tree");
-    require(in.n_cost == 0 || in.cost != nullptr, "cost must not be NULL");
+    require(in.n_cost >= 0 && (in.n_cost == 0 || in.cost != nullptr), "cost must not be NULL");
     require(in.n_widths >= 0 && in.n_widths <= in.n_masks, "a tree cannot be deeper than n_masks");
     require(in.n_masks == 0 || in.masks != nullptr, "masks must not be NULL");
     mp::Speculation out;
@@ -121,9 +121,13 @@ mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths) {
 
 void mp_embeddings_free(mp_embeddings * embeddings) { delete embeddings; }
 
-int32_t mp_embeddings_n_embd(const mp_embeddings * embeddings) { return embeddings->rows.n_embd(); }
+int32_t mp_embeddings_n_embd(const mp_embeddings * embeddings) {
+    return embeddings == nullptr ? 0 : embeddings->rows.n_embd();
+}
 
-int32_t mp_embeddings_n_vocab(const mp_embeddings * embeddings) { return embeddings->rows.n_vocab(); }
+int32_t mp_embeddings_n_vocab(const mp_embeddings * embeddings) {
+    return embeddings == nullptr ? 0 : embeddings->rows.n_vocab();
+}
 
 int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens, size_t n, float * rows) {
     return guarded([&] {
@@ -233,4 +237,6 @@ int mp_session_reset(mp_session * session) {
     });
 }
 
-size_t mp_session_n_cached(const mp_session * session) { return session->session.cached().size(); }
+size_t mp_session_n_cached(const mp_session * session) {
+    return session == nullptr ? 0 : session->session.cached().size();
+}

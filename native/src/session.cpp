@@ -97,9 +97,9 @@ void Session::prepare_sources(const std::vector<int32_t> & prompt) {
     for (size_t i = ngrams_.tokens().size(); i < prompt.size(); ++i) {
         ngrams_.push(prompt[i]);
     }
-    if (measured_ != speculation_.cost) {
-        measured_ = speculation_.cost;
-        budget_ = Budget(measured_, speculation_.refine);
+    if (budget_cost_ != speculation_.cost || budget_.refines() != speculation_.refine) {
+        budget_cost_ = speculation_.cost;
+        budget_ = Budget(budget_cost_, speculation_.refine);
     }
 }
 
@@ -129,6 +129,14 @@ void Session::check(const Speculation & speculation) const {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more leaves than the " +
                                            std::to_string(llama_api().llama_n_seq_max(ctx_)) +
                                            " sequences of the context");
+    }
+    for (const int32_t width : speculation.widths) {
+        if (width < 1 || width > n_vocab_) {
+            throw Error(MP_ERROR_ARGUMENT, "a tree cannot have " + std::to_string(width) + " nodes at a depth");
+        }
+    }
+    if (!(speculation.update >= 0.0f && speculation.update <= 1.0f)) {
+        throw Error(MP_ERROR_ARGUMENT, "update must be in 0..1");
     }
     for (const float x : speculation.masks) {
         if (!std::isfinite(x)) {
@@ -206,11 +214,11 @@ const Pass & Session::step() {
         path = verify(plan, block);
         score_probe(pass_.tokens.front());
         read_masks(path.back(), plan, block);
+        commit(path, plan.tree, block);
     } catch (...) {
         abandon();
         throw;
     }
-    commit(path, plan.tree, block);
     if (is_mixed()) {
         pass_.expected = plan.expected;
         pass_.price = budget_.price();
@@ -235,7 +243,9 @@ Plan Session::draft() const {
                                 llama_api().llama_n_seq_max(ctx_), speculation_.n_masks};
         return make_plan(root, Evidence{ngrams_, adjacency_, levels_}, mixer_, budget_, limits);
     }
-    const size_t rows = std::min<size_t>(speculation_.block, room - n_again);
+    // Tokens decoded again ride in the same batch, which must stay one ubatch.
+    const size_t rows =
+        std::min<size_t>(speculation_.block, std::min<size_t>(room, llama_api().llama_n_ubatch(ctx_)) - n_again);
     const size_t rows_per_node = 1 + speculation_.n_masks;
     if (rows < rows_per_node) {
         return plain;
@@ -328,8 +338,7 @@ void Session::learn(const CandidateSet & candidates, int32_t node_token, int32_t
         mixer_.learn(candidates, actual);
         ngrams_.learn(candidates, actual);
     }
-    const float * logits = llama_api().llama_get_logits_ith(ctx_, row);
-    adjacency_.refresh(node_token, top_listed(logits, n_vocab_, AdjacencySource::width));
+    adjacency_.refresh(node_token, top_listed(logits_of(row), n_vocab_, AdjacencySource::width));
 }
 
 // Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
@@ -354,15 +363,15 @@ void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, 
 
     if (n_kept == 1) {
         if (block.n_rows() > static_cast<size_t>(block.n_again) + 1) {
-            remove(-1, end_of_root);
+            strip(-1, end_of_root);
         }
         return;
     }
     // Sequence 0 ends below the spine, so it holds the kept cells: strip the others, then share its cells.
     for (int32_t s = 1; s < block.n_sequences; ++s) {
-        remove(s, end_of_root);
+        strip(s, end_of_root);
     }
-    remove(0, end);
+    strip(0, end);
     for (int32_t s = 1; s < n_sequences_; ++s) {
         llama_api().llama_memory_seq_cp(memory_, 0, s, end_of_root, end);
         ++pass_.n_kv_scans;
@@ -386,7 +395,7 @@ void Session::read_masks(int32_t node, const Plan & plan, const Block & block) {
         }
         const float * logits = llama_api().llama_get_logits_ith(ctx_, block.row_of_mask[node] + i);
         if (logits == nullptr || n_top == 0) {
-            break;
+            break; // without guesses the next pass is plain; what was committed stands
         }
         levels_.push_back(top_candidates(logits, n_vocab_, n_top));
     }
@@ -394,10 +403,16 @@ void Session::read_masks(int32_t node, const Plan & plan, const Block & block) {
 
 // --- small parts ------------------------------------------------------------------------------------
 
-int32_t Session::sample(int32_t row) {
-    if (llama_api().llama_get_logits_ith(ctx_, row) == nullptr) {
+const float * Session::logits_of(int32_t row) {
+    const float * logits = llama_api().llama_get_logits_ith(ctx_, row);
+    if (logits == nullptr) {
         throw Error(MP_ERROR_DECODE, "llama.cpp returned no logits for row " + std::to_string(row));
     }
+    return logits;
+}
+
+int32_t Session::sample(int32_t row) {
+    logits_of(row); // llama_sampler_sample would abort without them
     return llama_api().llama_sampler_sample(sampler_, ctx_, row);
 }
 
@@ -425,13 +440,24 @@ void Session::grow_sequences(int32_t n) {
     }
 }
 
-// Removes a sequence's cells (all sequences: -1) from first_pos on.
-void Session::remove(int32_t sequence, int32_t first_pos) {
+// Removes a sequence's cells (all sequences: -1) from first_pos on. False if the memory cannot be cut; nothing
+// is kept then.
+bool Session::remove(int32_t sequence, int32_t first_pos) {
     ++pass_.n_kv_scans;
     if (!llama_api().llama_memory_seq_rm(memory_, sequence, first_pos, -1)) {
         reset();
-    } else if (sequence == -1 && static_cast<size_t>(first_pos) < cached_.size()) {
+        return false;
+    }
+    if (sequence == -1 && static_cast<size_t>(first_pos) < cached_.size()) {
         cached_.resize(first_pos);
+    }
+    return true;
+}
+
+// The same in the middle of a commit, where a memory that cannot be cut has lost what was committed.
+void Session::strip(int32_t sequence, int32_t first_pos) {
+    if (!remove(sequence, first_pos)) {
+        throw Error(MP_ERROR_DECODE, "llama.cpp cannot take drafts back from this model's memory");
     }
 }
 

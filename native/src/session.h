@@ -83,7 +83,9 @@ private:
     void read_masks(int32_t node, const Plan & plan, const Block & block);
     void commit_token(int32_t token);
     void grow_sequences(int32_t n);
-    void remove(int32_t sequence, int32_t first_pos);
+    bool remove(int32_t sequence, int32_t first_pos);
+    void strip(int32_t sequence, int32_t first_pos);
+    const float * logits_of(int32_t row);
     int32_t sample(int32_t row);
     bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
@@ -105,7 +107,7 @@ private:
     AdjacencySource adjacency_;
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
-    std::vector<float> measured_; // the costs that budget_ was made with
+    std::vector<float> budget_cost_; // that budget_ was made with
     std::vector<int32_t> cached_;
     std::vector<int32_t> pending_;
     int32_t n_sequences_ = 1;

@@ -33,6 +33,18 @@ std::vector<float> logits_after(uint64_t hash, int32_t n_vocab) {
     return logits;
 }
 
+// What decides the logits after these tokens: all they have left behind, or the last few of them.
+uint64_t logits_key(const MockLlama & m, const std::vector<int32_t> & tokens, uint64_t hash) {
+    if (m.n_remembered == 0) {
+        return hash;
+    }
+    uint64_t key = 7;
+    for (size_t i = tokens.size() - std::min(m.n_remembered, tokens.size()); i < tokens.size(); ++i) {
+        key = mix(key, static_cast<uint64_t>(tokens[i]));
+    }
+    return key;
+}
+
 int32_t argmax(const std::vector<float> & logits) {
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
@@ -200,6 +212,7 @@ bool place(MockLlama & m, std::vector<MockRow> & rows) {
 // The masks' answer, see the head of mock_llama.h.
 std::vector<float> mask_logits(MockLlama & m, const MockRow & row, uint64_t hash) {
     MockChain chain;
+    std::vector<int32_t> tokens;
     size_t n_masks = 0;
     bool odd = false;
     for (const size_t i : row.visible) {
@@ -207,6 +220,7 @@ std::vector<float> mask_logits(MockLlama & m, const MockRow & row, uint64_t hash
         odd = odd || cell.pos != chain.n + static_cast<int32_t>(n_masks) || (cell.token >= 0 && n_masks > 0);
         if (cell.token >= 0) {
             chain.push(cell.token);
+            tokens.push_back(cell.token);
         } else {
             ++n_masks;
         }
@@ -216,10 +230,11 @@ std::vector<float> mask_logits(MockLlama & m, const MockRow & row, uint64_t hash
         return logits_after(hash, m.n_vocab);
     }
     // The model's choices from here on; the last is what the slot after this mask will hold.
-    int32_t truth = argmax(logits_after(chain.hash, m.n_vocab));
+    int32_t truth = argmax(logits_after(logits_key(m, tokens, chain.hash), m.n_vocab));
     for (size_t i = 0; i < n_masks; ++i) {
         chain.push(truth);
-        truth = argmax(logits_after(chain.hash, m.n_vocab));
+        tokens.push_back(truth);
+        truth = argmax(logits_after(logits_key(m, tokens, chain.hash), m.n_vocab));
     }
     std::vector<int32_t> ranked;
     for (int32_t token = 0; token < m.n_vocab; ++token) {
@@ -247,14 +262,17 @@ void compute(MockLlama & m, std::vector<MockRow> & rows) {
         std::stable_sort(row.visible.begin(), row.visible.end(),
                          [&](size_t a, size_t b) { return m.cells[a].pos < m.cells[b].pos; });
         uint64_t before = MockChain().hash;
+        std::vector<int32_t> tokens;
         for (const size_t i : row.visible) {
+            tokens.push_back(m.cells[i].token);
             before = i == row.cell ? before : append(before, m.cells[i].pos, m.cells[i].state);
         }
         const uint64_t state = state_of(before, row.pos, input_of(row));
         m.cells[row.cell].state = state;
         const uint64_t hash = append(before, row.pos, state);
         if (row.output) {
-            row.logits = row.token < 0 ? mask_logits(m, row, hash) : logits_after(hash, m.n_vocab);
+            row.logits =
+                row.token < 0 ? mask_logits(m, row, hash) : logits_after(logits_key(m, tokens, hash), m.n_vocab);
         }
     }
 }
@@ -347,6 +365,7 @@ MockLlama MockLlama::fresh() const {
     other.n_seq_max = n_seq_max;
     other.embedding_scale = embedding_scale;
     other.eog = eog;
+    other.n_remembered = n_remembered;
     other.rank_of_truth = rank_of_truth;
     other.logit_of_rank = logit_of_rank;
     other.resize(n_ctx);

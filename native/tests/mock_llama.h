@@ -50,7 +50,8 @@ struct MockLlama {
     float embedding_scale = 1.0f;
     std::set<int32_t> eog;
     bool has_memory = true;
-    bool can_cut = true; // false: seq_rm of a part fails, as in recurrent memories
+    size_t n_remembered = 0; // 0: logits depend on all that a row sees, n: on the last n tokens, so text repeats
+    bool can_cut = true;     // false: seq_rm of a part fails, as in recurrent memories
 
     // How good the masks are: the rank of the true token for a position, given by the mask with this index; -1 is
     // never. And the logit that each rank gets.

@@ -46,13 +46,25 @@ inline std::vector<float> mask_start(const MockLlama & llama, int32_t n_masks) {
     return masks;
 }
 
+// A tree of the given widths, or a dynamic one without; plain decoding without masks.
 inline Speculation speculate(const MockLlama & llama, int32_t n_masks, const Ids & widths, int32_t block) {
     Speculation speculation;
+    speculation.tree = n_masks == 0 ? MP_TREE_NONE : widths.empty() ? MP_TREE_DYNAMIC : MP_TREE_STATIC;
     speculation.n_masks = n_masks;
     speculation.widths = widths;
     speculation.block = block;
     speculation.prune = false;
     speculation.masks = mask_start(llama, n_masks);
+    return speculation;
+}
+
+// A tree from all sources, for a machine on which a further row costs that much of the first.
+inline Speculation mixed(const MockLlama & llama, int32_t n_masks, int32_t block, float row_cost) {
+    Speculation speculation = speculate(llama, n_masks, {}, block);
+    speculation.tree = MP_TREE_MIXED;
+    for (int32_t i = 0; i < block; ++i) {
+        speculation.cost.push_back(1.0f + row_cost * static_cast<float>(i));
+    }
     return speculation;
 }
 
@@ -153,9 +165,15 @@ inline Generation generate(Bench & bench, const Ids & prompt, const Speculation 
             const int32_t rows = pass.n_rows - pass.n_again;
             CHECK_EQ(static_cast<int32_t>(pass.tokens.size()), pass.n_accepted + 1);
             CHECK_EQ(pass.n_again, n_again);
-            CHECK(pass.n_accepted <= std::min(pass.n_drafted, speculation.n_masks));
-            CHECK(rows == (1 + pass.n_drafted) * (1 + speculation.n_masks) || rows == 1);
-            CHECK(rows <= std::max(1, speculation.block));
+            CHECK(pass.n_accepted <= pass.n_drafted);
+            if (speculation.tree == MP_TREE_MIXED) {
+                CHECK(pass.n_rows <= speculation.block); // rows decoded again included
+                CHECK((rows - 1 - pass.n_drafted) % std::max(1, speculation.n_masks) == 0);
+            } else {
+                CHECK(pass.n_accepted <= speculation.n_masks);
+                CHECK(rows == (1 + pass.n_drafted) * (1 + speculation.n_masks) || rows == 1);
+                CHECK(rows <= std::max(1, speculation.block));
+            }
         }
         if (g.passes.size() > prompt.size() + n_most) {
             fail(__FILE__, __LINE__, "the generation does not advance");

@@ -125,6 +125,7 @@ struct Call {
         embeddings = with_embeddings ? mp_embeddings_init(paths, 1) : nullptr;
         session = mp_session_init(llama.context(), embeddings, 1.0f);
         masks = mask_start(llama, MP_MAX_MASKS);
+        speculation.tree = MP_TREE_STATIC;
         speculation.n_masks = 2;
         speculation.n_widths = 2;
         speculation.widths[0] = 3;
@@ -236,6 +237,21 @@ void settings_out_of_range() {
     refused(__LINE__, "does not fit n_ubatch = 17", [](Call &) {}, 17);
     refused(__LINE__, "more leaves than the 256 sequences", [](Call & c) { c.speculation.block = 3 * 257; }, 1024);
     refused(__LINE__, "more leaves than the 5 sequences", [](Call & c) { c.llama.n_seq_max = 5; });
+    refused(__LINE__, "mp_tree", [](Call & c) { c.speculation.tree = -1; });
+    refused(__LINE__, "mp_tree", [](Call & c) { c.speculation.tree = 4; });
+    refused(__LINE__, "at least one mask", [](Call & c) { c.speculation.n_masks = c.speculation.n_widths = 0; });
+    const auto with_cost = [](std::vector<float> cost) {
+        return [cost](Call & c) {
+            c.speculation.tree = MP_TREE_MIXED;
+            c.speculation.cost = cost.data();
+            c.speculation.n_cost = static_cast<int32_t>(cost.size());
+        };
+    };
+    refused(__LINE__, "needs the cost", with_cost({}));
+    refused(__LINE__, "positive and finite", with_cost({1.0f, 0.0f}));
+    refused(__LINE__, "positive and finite", with_cost({1.0f, -1.0f}));
+    refused(__LINE__, "positive and finite", with_cost({std::numeric_limits<float>::quiet_NaN()}));
+    refused(__LINE__, "cost must not be NULL", [](Call & c) { c.speculation.n_cost = 3; });
     const auto with_value = [](float x, size_t at) { return [=](Call & c) { c.masks[at] = x; }; };
     refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::quiet_NaN(), 0));
     refused(__LINE__, "not finite", with_value(std::numeric_limits<float>::infinity(), 7)); // the last one in use
@@ -288,16 +304,69 @@ void decode_failure() {
     CHECK_EQ(call.llama.n_used(), n_cached);
 }
 
-void comparing_paths() {
+// What is measured before anything is generated refuses to run over a generation's cache.
+void surveys() {
     Call call;
     float difference = -1.0f;
     float deviation = -1.0f;
     CHECK_OK(mp_session_compare_paths(call.session, call.prompt.data(), 3, 1.0f, &difference, &deviation));
     CHECK_EQ(difference, 0.0f);
     CHECK(deviation > 0.0f);
-    CHECK_FAILS(MP_ERROR_ARGUMENT, "tokens",
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "n_ubatch",
                 mp_session_compare_paths(call.session, call.prompt.data(), 0, 1.0f, &difference, &deviation));
+    double ms = -1.0;
+    CHECK_OK(mp_session_time_rows(call.session, 8, &ms));
+    CHECK(ms >= 0.0);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "n_ubatch", mp_session_time_rows(call.session, 0, &ms));
+    Ids followers(3 * MP_ADJACENCY_WIDTH, -2);
+    std::vector<float> logps(followers.size());
+    const auto rank = [&](mp_session * session) {
+        return mp_session_rank_followers(session, 9, call.prompt.data(), 3, followers.data(), logps.data());
+    };
+    CHECK_OK(rank(call.session));
+    CHECK_EQ(followers[0], plain_decode(call.llama, {9, call.prompt[0]}, 0, 1)[0]);
+    CHECK_EQ(mp_session_n_cached(call.session), size_t{0});
+
+    CHECK_OK(call.begin());
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "empty KV cache", rank(call.session));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "empty KV cache", mp_session_time_rows(call.session, 8, &ms));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "empty KV cache",
+                mp_session_compare_paths(call.session, call.prompt.data(), 3, 1.0f, &difference, &deviation));
+    CHECK_EQ(mp_session_n_cached(call.session), call.llama.n_used());
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", rank(nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_time_rows(call.session, 8, nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_set_adjacency(call.session, nullptr, logps.data()));
+    Call plain(128, false);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "no embeddings",
+                mp_session_compare_paths(plain.session, call.prompt.data(), 3, 1.0f, &difference, &deviation));
     CHECK_OK(mp_session_set_embedding_scale(call.session, 2.0f));
+}
+
+// A table of followers that tells the truth: with free rows, its drafts are accepted from the first pass on.
+void adjacency_table() {
+    Call call;
+    call.llama.n_remembered = 1;
+    Ids followers;
+    std::vector<float> logps;
+    for (int32_t token = 0; token < call.llama.n_vocab; ++token) {
+        followers.push_back(plain_decode(call.llama, {token}, 0, 1)[0]);
+        logps.push_back(-0.01f);
+        followers.insert(followers.end(), MP_ADJACENCY_WIDTH - 1, -1);
+        logps.insert(logps.end(), MP_ADJACENCY_WIDTH - 1, 0.0f);
+    }
+    CHECK_OK(mp_session_set_adjacency(call.session, followers.data(), logps.data()));
+    const std::vector<float> cost(16, 1.0f);
+    call.speculation = mp_speculation{};
+    call.speculation.tree = MP_TREE_MIXED;
+    call.speculation.block = 16;
+    call.speculation.cost = cost.data();
+    call.speculation.n_cost = 16;
+    CHECK_OK(call.begin());
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    CHECK_OK(mp_session_step(call.session, &call.pass));
+    CHECK(call.pass.n_accepted > 0 && call.pass.expected > 1.0f && call.pass.price > 0.0f);
+    CHECK_EQ(call.pass.n_probed, 0);
 }
 
 void messages_are_kept_per_thread() {
@@ -319,7 +388,8 @@ int main() {
     run("settings out of range", settings_out_of_range);
     run("calls out of order", calls_out_of_order);
     run("decode failure", decode_failure);
-    run("comparing paths", comparing_paths);
+    run("surveys", surveys);
+    run("adjacency table", adjacency_table);
     run("messages are kept per thread", messages_are_kept_per_thread);
     return finish();
 }

@@ -20,8 +20,14 @@ MockLlama mixed_model() {
     return model;
 }
 
-Speculation settings(const MockLlama & model) {
+Speculation dynamic_settings(const MockLlama & model) {
     Speculation speculation = speculate(model, 2, {}, 18);
+    speculation.update = 0.1f;
+    return speculation;
+}
+
+Speculation mixed_settings(const MockLlama & model) {
+    Speculation speculation = mixed(model, 2, 18, 0.0f);
     speculation.update = 0.1f;
     return speculation;
 }
@@ -35,14 +41,14 @@ void check_after_failure(Bench & bench, const Ids & cached) {
 }
 
 // A new generation, from the same prompt or from what the cache holds plus two tokens.
-void check_next_generation(Bench & bench, bool same_prompt) {
+void check_next_generation(Bench & bench, const Speculation & settings, bool same_prompt) {
     Ids next = prompt;
     if (!same_prompt) {
         next = bench.session.cached();
         next.insert(next.end(), {7, 8});
     }
     const size_t n_cached = bench.session.cached().size();
-    const Generation g = generate(bench, next, settings(bench.llama), 12, 0, true);
+    const Generation g = generate(bench, next, settings, 12, 0, true);
     CHECK(same_prompt || g.n_reused == n_cached);
     CHECK_EQ(g.tokens, plain_decode(bench.llama, next, 0, 12));
 }
@@ -53,9 +59,9 @@ struct Outcome {
 };
 
 // Runs until the failure or the end.
-Outcome run_into_failure(Bench & bench, MockSampler & sampler, const std::string & says) {
+Outcome run_into_failure(Bench & bench, const Speculation & settings, MockSampler & sampler, const std::string & says) {
     Outcome outcome;
-    bench.session.begin(prompt, sampler.get(), settings(bench.llama), max_tokens, false);
+    bench.session.begin(prompt, sampler.get(), settings, max_tokens, false);
     while (outcome.tokens.size() < static_cast<size_t>(max_tokens)) {
         const Ids cached = bench.session.cached();
         try {
@@ -74,8 +80,7 @@ Outcome run_into_failure(Bench & bench, MockSampler & sampler, const std::string
     return outcome;
 }
 
-void decode_fails() {
-    const MockLlama model = mixed_model();
+void decode_fails(const MockLlama & model, const Speculation & settings) {
     const Ids plain = plain_decode(model, prompt, 0, max_tokens);
     const std::vector<std::pair<int32_t, std::string>> codes{
         {1, "no room"}, {2, "aborted"}, {-1, "invalid (-1)"}, {-2, "(-2)"}, {-3, "(-3)"}};
@@ -86,22 +91,23 @@ void decode_fails() {
             Bench bench(model);
             bench.llama.decode_codes[call] = code;
             MockSampler sampler;
-            const Outcome outcome = run_into_failure(bench, sampler, says);
+            const Outcome outcome = run_into_failure(bench, settings, sampler, says);
             failed = outcome.failed;
             CHECK_EQ(outcome.tokens,
                      Ids(plain.begin(), plain.begin() + static_cast<std::ptrdiff_t>(outcome.tokens.size())));
             CHECK_EQ(sampler.draws.size(), outcome.tokens.size()); // a failed decode draws nothing
             if (failed) {
-                check_next_generation(bench, call % 2 == 0);
+                check_next_generation(bench, settings, call % 2 == 0);
             }
         }
-        CHECK(call > 10);
+        CHECK(call > 8);
     }
 }
 
 // A row that must be sampled without logits is an error; a mask without them only costs its drafts.
 void logits_are_missing() {
     const MockLlama model = mixed_model();
+    const Speculation settings = dynamic_settings(model);
     const Ids plain = plain_decode(model, prompt, 0, max_tokens);
     size_t n_failed = 0;
     size_t n_masks = 0;
@@ -110,7 +116,7 @@ void logits_are_missing() {
         Bench bench(model);
         bench.llama.null_logits = {call};
         MockSampler sampler;
-        const Outcome outcome = run_into_failure(bench, sampler, "no logits");
+        const Outcome outcome = run_into_failure(bench, settings, sampler, "no logits");
         CHECK_EQ(outcome.tokens,
                  Ids(plain.begin(), plain.begin() + static_cast<std::ptrdiff_t>(outcome.tokens.size())));
         if (bench.llama.n_logits_calls <= call) {
@@ -119,7 +125,7 @@ void logits_are_missing() {
         CHECK_EQ(outcome.failed, !bench.llama.null_was_a_mask);
         n_failed += outcome.failed;
         n_masks += bench.llama.null_was_a_mask;
-        check_next_generation(bench, call % 2 == 0);
+        check_next_generation(bench, settings, call % 2 == 0);
     }
     CHECK_EQ(n_failed, static_cast<size_t>(max_tokens)); // one look at the logits per committed token
     CHECK(n_masks > 10);
@@ -134,11 +140,11 @@ void prompt_fails_in_its_second_chunk() {
         Bench bench(model);
         bench.llama.decode_codes[1] = code;
         MockSampler sampler;
-        bench.session.begin(tokens, sampler.get(), settings(model), 10, false);
+        bench.session.begin(tokens, sampler.get(), dynamic_settings(model), 10, false);
         CHECK(bench.session.prefill().tokens.empty());
         CHECK_ERROR(MP_ERROR_DECODE, "", bench.session.prefill());
         check_after_failure(bench, Ids(tokens.begin(), tokens.begin() + 21)); // the first chunk stays
-        const Generation g = generate(bench, tokens, settings(model), 10, 0, true);
+        const Generation g = generate(bench, tokens, dynamic_settings(model), 10, 0, true);
         CHECK_EQ(g.n_reused, size_t{21});
         CHECK_EQ(g.tokens, plain_decode(model, tokens, 0, 10));
     }
@@ -180,7 +186,10 @@ void token_without_embedding() {
 
 int main() {
     bind_llama_api(mock_api());
-    run("decode fails", decode_fails);
+    MockLlama looping = mixed_model(); // text that repeats, so that a mixed tree has something to draft from
+    looping.n_remembered = 2;
+    run("decode fails", [] { decode_fails(mixed_model(), dynamic_settings(mixed_model())); });
+    run("decode fails, mixed tree", [&] { decode_fails(looping, mixed_settings(looping)); });
     run("logits are missing", logits_are_missing);
     run("prompt fails in its second chunk", prompt_fails_in_its_second_chunk);
     run("failure without cutting", failure_without_cutting);

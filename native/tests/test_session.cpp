@@ -3,8 +3,6 @@
 #include "error.h"
 #include "session_fixture.h"
 
-#include <limits>
-
 using namespace mp;
 using namespace mp::test;
 
@@ -48,13 +46,20 @@ Setting random_setting(std::mt19937 & rng) {
     }
     mix_masks(s.model, rng());
     s.speculation = speculate(s.model, k, widths, block);
+    if (below(rng, 2) == 0) {
+        s.speculation = mixed(s.model, k, block, 0.01f * static_cast<float>(below(rng, 60)));
+        s.speculation.refine = below(rng, 4) == 0;
+        s.model.n_seq_max = 1 + below(rng, block);
+        s.model.n_batch = s.model.n_ubatch = block;
+        s.model.n_remembered = below(rng, 3);
+    }
     s.speculation.prune = below(rng, 2) == 0;
     s.speculation.update = below(rng, 2) == 0 ? 0.0f : 0.1f;
     s.max_tokens = 1 + below(rng, 60);
     s.seed = below(rng, 2) == 0 ? 0 : 1 + below(rng, 1000);
-    s.text = "k " + std::to_string(k) + ", widths " + show(widths) + ", block " + std::to_string(block) + ", n_ctx " +
-             std::to_string(s.model.n_ctx) + ", max_tokens " + std::to_string(s.max_tokens) + ", seed " +
-             std::to_string(s.seed);
+    s.text = "tree " + std::to_string(s.speculation.tree) + ", k " + std::to_string(k) + ", widths " + show(widths) +
+             ", block " + std::to_string(block) + ", n_ctx " + std::to_string(s.model.n_ctx) + ", max_tokens " +
+             std::to_string(s.max_tokens) + ", seed " + std::to_string(s.seed);
     return s;
 }
 
@@ -64,8 +69,9 @@ void as_plain_decoding() {
     int64_t n_tokens = 0;
     int64_t n_passes = 0;
     int64_t n_again = 0;
+    int64_t n_deep = 0;
     int n_full = 0;
-    for (int round = 0; round < 150; ++round) {
+    for (int round = 0; round < 240; ++round) {
         const Setting s = random_setting(rng);
         const Scope scope("round " + std::to_string(round) + ": " + s.text);
         Bench bench(s.model);
@@ -82,12 +88,14 @@ void as_plain_decoding() {
             n_passes += static_cast<int64_t>(g.passes.size());
             for (const Pass & pass : g.passes) {
                 n_again += pass.n_again;
+                n_deep += pass.n_accepted > MP_MAX_MASKS;
             }
         }
     }
     // The settings do reach what they are for: drafts accepted, on and off the spine, and full contexts.
     CHECK(n_tokens > n_passes);
     CHECK(n_again > 200);
+    CHECK(n_deep > 20);
     CHECK(n_full > 20);
 }
 
@@ -101,8 +109,9 @@ void full_contexts() {
         mix_masks(model, n_ctx);
         Bench bench(model);
         const Ids prompt = random_tokens(rng, 1 + below(rng, static_cast<int32_t>(n_ctx) - 1), model.n_vocab);
-        for (const Ids & widths : {Ids{3, 2}, Ids{}}) {
-            const Generation g = generate(bench, prompt, speculate(model, 2, widths, 30), 1000);
+        for (const Speculation & speculation : {speculate(model, 2, {3, 2}, 30), speculate(model, 2, {}, 30),
+                                                mixed(model, 2, 30, 0.0f), mixed(model, 0, 30, 0.0f)}) {
+            const Generation g = generate(bench, prompt, speculation, 1000);
             CHECK_EQ(g.tokens.size(), n_ctx - prompt.size());
             CHECK_EQ(g.tokens, plain_decode(model, prompt, 0, 1000));
             CHECK_ERROR(MP_ERROR_ARGUMENT, "ended", bench.session.step());
@@ -192,31 +201,6 @@ void reset_forgets() {
     CHECK_EQ(generate(bench, {3, 1, 4}, speculate(model, 1, {4}, 10), 9, 0, true).n_reused, size_t{0});
 }
 
-void comparing_paths() {
-    MockLlama model;
-    model.embedding_scale = 4.0f;
-    Bench bench(model);
-    float difference = -1.0f;
-    float deviation = -1.0f;
-    bench.session.compare_paths({3, 1, 4}, 4.0f, difference, deviation);
-    CHECK_EQ(difference, 0.0f);
-    CHECK_EQ(bench.llama.n_used(), size_t{0});
-    // The logits are uniform in 0..8: deviation 8 / sqrt(12), give or take the small sample.
-    CHECK(deviation > 1.8f && deviation < 2.8f);
-    bench.session.compare_paths({3, 1, 4}, 1.0f, difference, deviation);
-    CHECK(difference > 1.0f);
-    CHECK_EQ(bench.llama.n_used(), size_t{0});
-    CHECK_EQ(bench.llama.rows.size(), size_t{3});
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "", bench.session.compare_paths({}, 1.0f, difference, deviation));
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "outside", bench.session.compare_paths({40}, 1.0f, difference, deviation));
-    generate(bench, {3, 1, 4}, Speculation(), 2);
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "empty KV cache", bench.session.compare_paths({3}, 1.0f, difference, deviation));
-    bench.session.reset();
-    bench.llama.decode_codes[bench.llama.n_decode_calls + 1] = -3;
-    CHECK_ERROR(MP_ERROR_DECODE, "-3", bench.session.compare_paths({3, 1}, 4.0f, difference, deviation));
-    check_kv(bench.llama, bench.session);
-}
-
 void other_scale() {
     MockLlama model;
     Bench bench(model);
@@ -236,7 +220,6 @@ int main() {
     run("prompt reuse", prompt_reuse);
     run("memory that cannot be cut", memory_that_cannot_be_cut);
     run("reset forgets", reset_forgets);
-    run("comparing paths", comparing_paths);
     run("other scale", other_scale);
     return finish();
 }
