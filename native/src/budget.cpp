@@ -57,7 +57,7 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
         c += curve_return * (1.0f - c);
     }
     if (ratio > largest_correction || ratio < 1.0f / largest_correction) {
-        scale_ += 0.05f * (observed - scale_);
+        scale_ *= ratio > 1.0f ? 1.1f : 1.0f / 1.1f; // or the machine has changed its pace for good
         return;
     }
     // Plain passes tell the machine's pace; others tell the curve's shape.
