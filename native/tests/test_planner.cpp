@@ -112,6 +112,23 @@ void masks_sit_where_the_path_ends() {
     CHECK(std::all_of(bare.masks_of_node.begin(), bare.masks_of_node.end(), [](int32_t n) { return n == 0; }));
 }
 
+void a_believed_path_needs_no_mask_before_its_end() {
+    Bench bench(repeated(song, 4, 8));
+    const Plan plan = bench.plan(Budget(line(1.0f, 0.05f, 60), false), {60, 0, 64, 64, 1});
+    CHECK(plan.tree.size() > 4);
+    CHECK_EQ(plan.masks_of_node[0], 0);
+}
+
+void a_step_must_be_paid_as_a_whole() {
+    // From 2 rows on further ones are nearly free, but two weak guesses do not pay for the first step.
+    Bench bench({1, 2, 3, 4});
+    bench.adjacency.refresh(4, Candidates{{20, 21}, {-1.0f, -2.0f}});
+    CHECK_EQ(bench.plan(Budget(line(1.0f, 0.01f, 8), false), {8, 0, 64, 64, 0}).tree.size(), size_t{3});
+    std::vector<float> cost = line(1.95f, 0.01f, 8);
+    cost[0] = 1.0f;
+    CHECK_EQ(bench.plan(Budget(cost, false), {8, 0, 64, 64, 0}).tree.size(), size_t{1});
+}
+
 int32_t count_branches(const Plan & plan) {
     std::vector<int32_t> below(plan.tree.size(), 0);
     for (size_t i = 0; i < plan.tree.size(); ++i) {
@@ -194,6 +211,8 @@ int main() {
     run("rows stop where they no longer earn", rows_stop_where_they_no_longer_earn);
     run("steps in the curve", steps_in_the_curve_are_used);
     run("masks", masks_sit_where_the_path_ends);
+    run("no masks on a believed path", a_believed_path_needs_no_mask_before_its_end);
+    run("steps are paid as a whole", a_step_must_be_paid_as_a_whole);
     run("limits", limits_hold);
     run("prices", prices_follow_success_and_loss);
     run("curves", curves_learn_from_passes);
