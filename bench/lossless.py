@@ -14,13 +14,13 @@ from pathlib import Path
 
 import llama_cpp
 import numpy as np
-from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.bench import choose, read_prompts
-from maskprobe.sampling import Sampling
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from maskprobe import MaskProbeLlama, Speculation
+from maskprobe.bench import choose, read_prompts
+from maskprobe.sampling import Sampling
 from models import quantized
 
 TREES = {

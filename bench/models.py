@@ -6,6 +6,7 @@ import ctypes
 from pathlib import Path
 
 import llama_cpp
+
 from maskprobe import cache, embedded_model
 from maskprobe.model import captured_log
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import llama_cpp
 import numpy as np
-from maskprobe import MaskProbeLlama, Speculation
 from rich.console import Console
 from rich.table import Table
 
+from maskprobe import MaskProbeLlama, Speculation
 from models import quantized
 
 PROMPT = "Write a long story about a lighthouse keeper who finds a letter in a bottle."

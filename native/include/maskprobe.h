@@ -126,6 +126,8 @@ MP_API int mp_session_rank_followers(mp_session * session, int32_t first, const 
 MP_API int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const float * logps);
 /* Forgets the KV cache. */
 MP_API int mp_session_reset(mp_session * session);
+/* Forgets what drafts have taught (not an adjacency table that was set), as in a new session. */
+MP_API int mp_session_forget(mp_session * session);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);
 /* cdef: end */

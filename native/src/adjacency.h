@@ -17,6 +17,8 @@ public:
 
     // The model's ranked candidates after token in a verified row.
     void refresh(int32_t token, const Candidates & ranked);
+    // Forgets all refreshed lists.
+    void forget() { recent_ = Table(); }
     // tokens and logps: [n_vocab, width], best first.
     void set_table(const int32_t * tokens, const float * logps);
 

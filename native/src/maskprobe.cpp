@@ -237,6 +237,13 @@ int mp_session_reset(mp_session * session) {
     });
 }
 
+int mp_session_forget(mp_session * session) {
+    return guarded([&] {
+        require(session != nullptr, "session must not be NULL");
+        session->session.forget();
+    });
+}
+
 size_t mp_session_n_cached(const mp_session * session) {
     return session == nullptr ? 0 : session->session.cached().size();
 }

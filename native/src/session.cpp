@@ -47,6 +47,13 @@ void Session::reset() {
     phase_ = Phase::idle;
 }
 
+void Session::forget() {
+    ngrams_.clear();
+    adjacency_.forget();
+    mixer_ = Mixer();
+    budget_cost_.clear(); // a new budget with the next generation
+}
+
 // --- begin and prefill ------------------------------------------------------------------------------
 
 size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,

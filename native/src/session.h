@@ -61,6 +61,7 @@ public:
     const Pass & prefill();
     const Pass & step();
     void reset();
+    void forget();
 
     llama_context * context() const { return ctx_; }
     Embeddings * embeddings() const { return embeddings_; }

@@ -108,6 +108,7 @@ def run(
         reference: Generation | None = None
         modes: list[tuple[str, bool | Speculation]] = [(PLAIN, False)] if plain else []
         for name, speculate in [*modes, *settings.items()]:
+            llm.reset(learned=True)  # or an answer would be drafted from what the last setting saw of it
             out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
             reference = out if name == PLAIN else reference
             report.runs.append(_describe(case, name, out, reference))

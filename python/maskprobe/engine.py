@@ -83,7 +83,8 @@ class Engine:
             settings.n_masks = speculation.masks
             settings.n_widths = len(widths)
             settings.widths[0 : len(widths)] = widths
-            settings.block = speculation.rows()
+            # Chosen rows adapt to the context; asked-for ones have been checked against it.
+            settings.block = min(speculation.rows(), llama_cpp.llama_n_ubatch(self.model.ctx))
             settings.prune = speculation.prune
             settings.update = speculation.update_for(vector)
             # The core copies arrays: masks and curve live until it has.
@@ -112,6 +113,10 @@ class Engine:
     def reset(self) -> None:
         """Forgets the KV cache."""
         check(lib.mp_session_reset(self._session))
+
+    def forget(self) -> None:
+        """Forgets what drafts have taught, as in a new object."""
+        check(lib.mp_session_forget(self._session))
 
     def _start_vector(self, speculation: Speculation) -> tuple[str, str | FloatArray]:
         """Name and start vector (or the name again) of the masks."""

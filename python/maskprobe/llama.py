@@ -237,10 +237,16 @@ class MaskProbeLlama:
         text = Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
         return self.tokenize(text, add_bos=not (bos and text.startswith(bos)))
 
-    def reset(self) -> None:
-        """Forgets the KV cache: the next generation decodes its whole prompt."""
+    def reset(self, *, learned: bool = False) -> None:
+        """Forgets the KV cache: the next generation decodes its whole prompt.
+
+        Args:
+            learned: forget what earlier generations have taught the drafts as well.
+        """
         with self._entered():
             self._engine.reset()
+            if learned:
+                self._engine.forget()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -345,11 +351,11 @@ class MaskProbeLlama:
         """The speculation of one generation, None for plain decoding."""
         if speculate is False or (speculate is None and self.why_plain is not None):
             return None
-        speculation = self.speculation if speculate in (None, True) else _checked_speculation(speculate)
+        speculation = self.speculation if speculate is None or speculate is True else _checked_speculation(speculate)
         if self.why_plain is not None:
             raise UnsupportedModelError(f"{self._model.path.name} cannot be probed: {self.why_plain}")
         n_ubatch = llama_cpp.llama_n_ubatch(self._model.ctx)
-        if speculation.rows() > n_ubatch:
+        if speculation.rows() > n_ubatch and speculation.budget != "auto":
             raise ValueError(
                 f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
                 "use a smaller block or load the model with larger n_batch and n_ubatch"

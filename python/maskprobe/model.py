@@ -18,6 +18,9 @@ from .embeddings import split_paths
 from .errors import ModelError
 
 _GGUF_MAGIC = b"GGUF"
+# ggml types that a KV cache can have, and the elements in a block of each: F32, F16, BF16, then Q4_0, Q4_1, Q5_0, Q5_1,
+# Q8_0 and IQ4_NL.
+_KV_TYPES = {0: 1, 1: 1, 30: 1, 2: 32, 3: 32, 6: 32, 7: 32, 8: 32, 20: 32}
 _ERROR_LEVEL = 4  # ggml_log_level
 
 
@@ -114,6 +117,7 @@ class Model:
                 self.vocab = llama_cpp.llama_model_get_vocab(self.model)
                 self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
                 self.n_embd: int = llama_cpp.llama_model_n_embd(self.model)
+                self._check_kv_types(type_k, type_v)
                 context = llama_cpp.llama_context_default_params()
                 context.n_ctx = n_ctx
                 context.n_batch = n_batch
@@ -129,8 +133,9 @@ class Model:
                     context.type_v = type_v
                 # Branches of a block share one cache, and sliding windows keep rows that may be verified later.
                 context.kv_unified = True
-                # llama.cpp keeps room for the logits (and the state, in recurrent models) of every sequence.
-                context.n_seq_max = 1 if self.why_no_probing() else n_sequences
+                # llama.cpp keeps room for the logits (and the state, in recurrent models) of every sequence, and
+                # wants no more of them than outputs.
+                context.n_seq_max = 1 if self.why_no_probing() else min(n_sequences, n_batch)
                 context.swa_full = True
                 self.ctx = llama_cpp.llama_init_from_model(self.model, context)
                 if not self.ctx:
@@ -162,6 +167,22 @@ class Model:
             raise ModelError(f"{name} is a diffusion model; only token-by-token decoders are supported")
         if llama_cpp.llama_vocab_type(llama_cpp.llama_model_get_vocab(self.model)) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
             raise ModelError(f"{name} has no vocabulary, so it cannot generate text")
+
+    def _check_kv_types(self, *types: int | None) -> None:
+        """Refuses KV cache types on which llama.cpp would abort."""
+        architecture = self.metadata("general.architecture")
+        head = self.metadata(f"{architecture}.attention.key_length")
+        size = int(head) if head else self.n_embd // max(1, llama_cpp.llama_model_n_head(self.model))
+        for kind in types:
+            if kind is None:
+                continue
+            if kind not in _KV_TYPES:
+                raise ValueError(f"type_k and type_v must be one of the ggml types {sorted(_KV_TYPES)}, got {kind}")
+            if size % _KV_TYPES[kind]:
+                raise ValueError(
+                    f"a KV cache of ggml type {kind} needs heads of a multiple of {_KV_TYPES[kind]} dimensions, "
+                    f"{self.path.name} has {size}; leave type_k and type_v out"
+                )
 
     def why_no_probing(self) -> str | None:
         """Why the architecture cannot be probed, as far as its metadata tells."""

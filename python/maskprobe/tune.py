@@ -131,6 +131,7 @@ def _measure_speed(llm: MaskProbeLlama, console: Console) -> dict[str, tuple[flo
 
 def _answer(llm: MaskProbeLlama, prompt: str, speculate: bool | Speculation, n: int) -> Stats:
     ids = llm.apply_chat_template([{"role": "user", "content": prompt}]) if llm.has_chat_template() else prompt
+    llm.reset(learned=True)
     return llm.generate(ids, max_tokens=n, temperature=0.0, speculate=speculate, cache_prompt=False).stats
 
 

@@ -1,0 +1,131 @@
+"""Plain decoding by llama_cpp's low-level interface alone: what the package's output is held to.
+
+The whole prompt goes in pieces of n_batch, then one token at a time, flash attention on. Nothing here comes from
+maskprobe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """tokens without the one that ended the text; gaps: the two best logits' distance at every choice made."""
+
+    tokens: list[int]
+    gaps: list[float]
+    ended: bool
+
+
+def quiet_llama_cpp() -> None:
+    llama_cpp._logger.set_verbose(False)
+
+
+class PlainDecoder:
+    def __init__(self, path: Path, *, n_ctx: int, n_batch: int = 512) -> None:
+        quiet_llama_cpp()
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, min(n_batch, 512)
+        params.n_threads = params.n_threads_batch = 1
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.swa_full = True
+        self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        self.vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx, self.n_batch = n_ctx, n_batch
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self.ctx)
+        llama_cpp.llama_model_free(self.model)
+
+    def decode(self, prompt: Sequence[int], max_tokens: int, **sampling: Any) -> Decoded:
+        """Decodes greedily, or with the parameters of `sampling`."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.ctx), True)
+        sampler = _chain(self.n_vocab, **sampling)
+        tokens: list[int] = []
+        gaps: list[float] = []
+        ended = False
+        for i in range(0, len(prompt), self.n_batch):
+            self._feed(prompt[i : i + self.n_batch])
+        while True:
+            gaps.append(self._gap())
+            token = llama_cpp.llama_sampler_sample(sampler, self.ctx, -1)
+            ended = llama_cpp.llama_vocab_is_eog(self.vocab, token)
+            if ended:
+                break
+            tokens.append(token)
+            if len(tokens) == max_tokens or len(prompt) + len(tokens) == self.n_ctx:
+                break
+            self._feed([token])
+        llama_cpp.llama_sampler_free(sampler)
+        return Decoded(tokens, gaps, ended)
+
+    def _feed(self, tokens: Sequence[int]) -> None:
+        ids = (llama_cpp.llama_token * len(tokens))(*tokens)
+        assert llama_cpp.llama_decode(self.ctx, llama_cpp.llama_batch_get_one(ids, len(tokens))) == 0
+
+    def _gap(self) -> float:
+        pointer = llama_cpp.llama_get_logits_ith(self.ctx, -1)
+        logits = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,))
+        second, first = np.partition(logits, -2)[-2:]
+        return float(first - second)
+
+
+def _chain(n_vocab: int, **sampling: Any) -> Any:
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+    for sampler in _samplers(n_vocab, **sampling):
+        llama_cpp.llama_sampler_chain_add(chain, sampler)
+    return chain
+
+
+def _samplers(
+    n_vocab: int,
+    temperature: float = 0.0,
+    top_k: int = 40,
+    top_p: float = 0.95,
+    min_p: float = 0.05,
+    typical_p: float = 1.0,
+    repeat_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    penalty_last_n: int = 64,
+    seed: int = 0,
+) -> Iterator[Any]:
+    yield llama_cpp.llama_sampler_init_penalties(
+        n_vocab, penalty_last_n, repeat_penalty, frequency_penalty, presence_penalty
+    )
+    if temperature == 0.0:
+        yield llama_cpp.llama_sampler_init_greedy()
+        return
+    yield llama_cpp.llama_sampler_init_top_k(top_k)
+    yield llama_cpp.llama_sampler_init_typical(typical_p, 1)
+    yield llama_cpp.llama_sampler_init_top_p(top_p, 1)
+    yield llama_cpp.llama_sampler_init_min_p(min_p, 1)
+    yield llama_cpp.llama_sampler_init_temp(temperature)
+    yield llama_cpp.llama_sampler_init_dist(seed)
+
+
+def first_difference(tokens: Sequence[int], reference: Decoded) -> int | None:
+    """Index of the first choice that differs from the reference's, None if the outputs are equal."""
+    if list(tokens) == reference.tokens:
+        return None
+    pairs = enumerate(zip(tokens, reference.tokens, strict=False))
+    return next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(tokens), len(reference.tokens)))
+
+
+def assert_near_tie(tokens: Sequence[int], reference: Decoded, noise: float) -> None:
+    """The outputs are equal, or part where the reference's best two logits lie closer than the kernels' noise."""
+    at = first_difference(tokens, reference)
+    if at is not None:
+        print(f"first difference at token {at}, reference's top-2 gap {reference.gaps[at]:.4g}")
+        assert reference.gaps[at] < noise

@@ -1,0 +1,59 @@
+"""Ctrl-C returns soon, wherever it comes, and leaves the object usable."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from maskprobe import Chunk, MaskProbeLlama, Speculation
+
+
+@pytest.fixture
+def small_pieces(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
+    """Decodes prompts 16 tokens at a time, so that a prompt takes many calls."""
+    with MaskProbeLlama(
+        model_path("Q4_0"), n_ctx=2048, n_batch=64, n_threads=1, speculation=Speculation(budget=8)
+    ) as llm:
+        yield llm
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, _thread.interrupt_main)
+    timer.start()
+    return timer
+
+
+def test_ctrl_c_while_the_prompt_is_decoded(small_pieces: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    expected = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0).tokens
+    timer = interrupt_after(0.15)
+    with pytest.raises(KeyboardInterrupt):
+        small_pieces.generate([9, 10, 11, 12] * 500, max_tokens=2)
+    timer.join()
+    again = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0, cache_prompt=False)
+    assert again.tokens == expected
+
+
+def test_ctrl_c_while_tokens_come(small_pieces: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    expected = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0).tokens
+    seen: list[Chunk] = []
+    timer = interrupt_after(0.4)
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(small_pieces.stream(prompts["python"], max_tokens=1500, temperature=1.5, seed=1))
+    timer.join()
+    assert len(seen) < 1500
+    again = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0, cache_prompt=False)
+    assert again.tokens == expected
+
+
+def test_an_error_in_the_consumer_leaves_the_model_usable(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    def consume() -> None:
+        for chunk in llm.stream(prompts["days"], max_tokens=20):
+            raise ZeroDivisionError(chunk.text)
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
+    assert llm.generate(prompts["days"], max_tokens=3).tokens
