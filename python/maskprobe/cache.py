@@ -38,7 +38,7 @@ def model_key(model: Path) -> str:
 def load_arrays(name: str, model: Path) -> Arrays | None:
     """The arrays stored under a name for a model file, None if there are none or they are damaged."""
     try:
-        with np.load(_path(name, model, "npz"), allow_pickle=False) as stored:
+        with _path(name, model, "npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

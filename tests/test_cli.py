@@ -1,0 +1,129 @@
+"""The command line: text on standard output, figures and errors on standard error, honest exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def maskprobe(*args: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "maskprobe.cli", *args]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}
+    )
+
+
+@pytest.fixture(scope="module")
+def model(model_path: Callable[[str], Path]) -> str:
+    return str(model_path("Q4_0"))
+
+
+def test_generate_streams_and_ends_with_figures(model: str) -> None:
+    done = maskprobe(
+        "generate", "Say hi.", "-m", model, "--max-tokens", "8", "--n-threads", "1", "--temperature", "0", "--compare"
+    )
+    assert done.returncode == 0
+    assert len(done.stdout.strip()) > 3
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("8 tokens in ")
+    assert "acceptance length" in line
+    assert "tokens/s" in line
+    assert "x plain decoding" in line
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_embedded_model_is_the_default() -> None:
+    done = maskprobe("generate", "Say hi.", "--max-tokens", "2", "--n-threads", "1", "--plain")
+    assert done.returncode == 0
+    assert "2 tokens in 1 passes, acceptance length 1.00" in done.stderr
+
+
+def test_generate_reads_standard_input(model: str) -> None:
+    options = ("-m", model, "--max-tokens", "6", "--n-threads", "1", "--temperature", "0", "--raw")
+    assert (
+        maskprobe("generate", "-", *options, stdin="1 2 3 4").stdout
+        == maskprobe("generate", "1 2 3 4", *options).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-m", "nowhere.gguf"), "nowhere.gguf does not exist"),
+        (("--max-tokens", "0"), "max_tokens must be"),
+        (("--speculation", "masks=nine"), "masks='nine'"),
+        (("--temperature", "-1"), "temperature must be"),
+    ],
+)
+def test_errors_are_one_line(args: tuple[str, ...], message: str) -> None:
+    done = maskprobe("generate", "Hi", "--n-threads", "1", *args)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("maskprobe: ")
+    assert message in line
+
+
+def test_usage_errors_exit_with_2() -> None:
+    done = maskprobe("generate")
+    assert done.returncode == 2
+    assert "Missing argument" in done.stderr
+
+
+def write_prompts(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+GOOD = [
+    json.dumps({"question_id": 1, "category": "writing", "turns": ["Write one line about rain.", "Again."]}),
+    json.dumps({"question_id": 2, "category": "math", "turns": ["What is 2 + 2?"]}),
+    json.dumps({"question_id": 3, "category": "math", "turns": ["long " * 900]}),
+]
+
+
+def test_bench_measures_and_writes(model: str, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", *GOOD)
+    out = tmp_path / "out.json"
+    done = maskprobe(
+        "bench", "--prompts", str(prompts), "-m", model, "--speculation", "tree=4", "--speculation", "budget=6",
+        "--max-tokens", "12", "--n-threads", "1", "--json", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tokens/pass" in done.stdout
+    report = json.loads(out.read_text())
+    assert report["header"]["prompts"] == 2  # the long one is left out
+    assert list(report["header"]["settings"]) == ["tree=4", "budget=6"]
+    assert [run["setting"] for run in report["runs"]] == ["plain", "tree=4", "budget=6"] * 2
+    for run in report["runs"]:
+        assert run["equal_to_plain"] is True
+        assert run["speed_ratio"] > 0
+        assert run["stats"]["predicted_n"] > 0
+
+
+@pytest.mark.parametrize("line", ["not json", "{}", '{"question_id": 1, "category": "a", "turns": []}', '["a"]'])
+def test_bench_names_a_bad_line(line: str, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", GOOD[0], line)
+    done = maskprobe("bench", "--prompts", str(prompts))
+    assert done.returncode == 1
+    assert "prompts.jsonl, line 2: not a SpecBench question" in done.stderr
+
+
+def test_tune_resumes_and_is_used(tmp_path: Path, tiny_path: Callable[[str], Path]) -> None:
+    env = {"MASKPROBE_CACHE": str(tmp_path)}
+    tiny = str(tiny_path("llama"))
+    done = maskprobe("tune", tiny, "--n-threads", "1", "--n-ctx", "512", env=env)
+    assert done.returncode == 0, done.stderr
+    for part in ("cost of a pass", "table-mean", "speed against plain", "copying"):
+        assert part in done.stdout
+    names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
+    assert {"adjacency", "costs", "embeddings", "probes"} <= set(names)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("adjacency-*")}
+    assert maskprobe("tune", tiny, "--n-threads", "1", "--n-ctx", "512", env=env).returncode == 0
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("adjacency-*")} == before

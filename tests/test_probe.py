@@ -1,0 +1,152 @@
+"""Mask embeddings: rows of the table, start vectors, and the choice among them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from maskprobe import MaskProbeLlama, Speculation, cache
+from maskprobe.embeddings import Embeddings
+from maskprobe.probe_choice import ProbeChoice
+
+
+def table_of(path: Path) -> np.ndarray:
+    """The whole embedding table, by gguf-python."""
+    tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight")
+    return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+
+
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q8_0", "F16", "Q4_K_M"])
+def test_rows_are_those_of_the_file(file_type: str, model_path: Callable[[str], Path]) -> None:
+    path = model_path(file_type)
+    table, embeddings = table_of(path), Embeddings(path)
+    assert (embeddings.n_vocab, embeddings.n_embd) == table.shape
+    ids = [0, 1, 17, 40_000, 49_151, 17]
+    np.testing.assert_allclose(embeddings.rows(ids), table[ids], rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match=r"token id 49152 is outside 0\.\.49151"):
+        embeddings.rows([3, 49_152])
+    np.testing.assert_allclose(embeddings.rows([5]), table[[5]], rtol=1e-6)  # still usable
+
+
+def test_the_tables_moments(model_path: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path))
+    path = model_path("Q8_0")
+    table = table_of(path)
+
+    def check() -> None:
+        mean, deviation = Embeddings(path).table_mean_and_deviation()
+        np.testing.assert_allclose(mean, table.mean(0), atol=1e-5)
+        np.testing.assert_allclose(deviation, table.std(0), atol=1e-4)
+
+    check()
+    [stored] = tmp_path.iterdir()
+    for damage in (b"", b"not an archive", stored.read_bytes()[:200]):
+        stored.write_bytes(damage)
+        check()
+        assert len(stored.read_bytes()) > 4000  # computed again and stored
+    np.savez(stored, mean=np.zeros(3, np.float32), deviation=np.zeros(3, np.float32))
+    check()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    model_path: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    blocked.chmod(stat.S_IRUSR)
+    monkeypatch.setenv("MASKPROBE_CACHE", str(blocked / "cache"))
+    mean, _ = Embeddings(model_path("Q8_0")).table_mean_and_deviation()
+    assert np.isfinite(mean).all()
+
+
+def test_a_changed_model_file_has_another_key(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"one")
+    before = cache.model_key(file)
+    file.write_bytes(b"other")
+    assert cache.model_key(file) != before
+
+
+def test_start_vectors(model_path: Callable[[str], Path]) -> None:
+    path = model_path("Q8_0")
+    table, embeddings = table_of(path), Embeddings(path)
+    prompt = [5, 9, 9, 100, 7]
+
+    def start(probe: str | np.ndarray, k: int = 3, seed: int = 1) -> np.ndarray:
+        masks = embeddings.start_masks(k, probe, prompt, seed)
+        assert (masks.shape, masks.dtype) == ((k, 576), np.float32)
+        return masks
+
+    np.testing.assert_allclose(start("prompt-mean"), np.tile(table[prompt].mean(0), (3, 1)), atol=1e-6)
+    np.testing.assert_allclose(start("last-k"), table[[9, 100, 7]], atol=1e-6)
+    np.testing.assert_allclose(start("last-4-mean", 1)[0], table[[9, 9, 100, 7]].mean(0), atol=1e-6)
+    np.testing.assert_allclose(start("table-mean", 2), np.tile(table.mean(0), (2, 1)), atol=1e-5)
+    np.testing.assert_array_equal(embeddings.start_masks(2, "last-k", [4], 0), embeddings.rows([4, 4]))
+    one, two = start("sample", seed=1), start("sample", seed=2)
+    np.testing.assert_array_equal(one, start("sample", seed=1))
+    assert not np.allclose(one, two)
+    deviations = (embeddings.start_masks(4, "sample", prompt, 0) - table.mean(0)) / table.std(0)
+    assert abs(deviations.mean()) < 0.1
+    assert abs(deviations.std() - 1.0) < 0.1
+    vector = np.arange(576, dtype=np.float32)
+    np.testing.assert_array_equal(start(vector), np.tile(vector, (3, 1)))
+    np.testing.assert_array_equal(start(np.stack([vector] * 3)), np.tile(vector, (3, 1)))
+
+
+def test_default_update_rates() -> None:
+    assert Speculation(tree=(4,)).update_for("table-mean") == 0.0
+    assert Speculation(tree=(4,)).update_for("prompt-mean") == 0.1
+    assert Speculation(tree=(4,), update=0.4).update_for("table-mean") == 0.4
+
+
+def test_the_probe_whose_guesses_come_true_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "some-model-Q4_K_M.gguf"
+    model.write_bytes(b"GGUF")
+    logps = {"table-mean": -5.0, "prompt-mean": -3.0, "last-4-mean": -4.0}
+    choice = ProbeChoice(model, 8)
+    tried = []
+    for _ in range(12):
+        name = choice.name()
+        tried.append(name)
+        choice.add(name, 50, 50 * logps[name])
+    assert set(tried) == set(logps)
+    assert choice.name() == ProbeChoice(model, 8).name() == "prompt-mean"
+
+    for damage in ("", "[]", json.dumps({"prompt-mean": ["x", 1]}), json.dumps({"table-mean": [-5, 1.0]})):
+        [stored] = (tmp_path / "cache").iterdir()
+        stored.write_text(damage)
+        assert ProbeChoice(model, 8).name() == "table-mean"
+
+
+def test_a_catalogue_vector_is_found_by_the_models_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MASKPROBE_MODELS", str(tmp_path))
+    model = tmp_path / "some-model-Q4_K_M.gguf"
+    model.write_bytes(b"GGUF")
+    np.save(tmp_path / "some-model.npy", np.ones(8, np.float32))
+    choice = ProbeChoice(model, 8)
+    assert choice.name() == "catalogue"
+    assert choice.vector is not None
+    assert ProbeChoice(model, 9).vector is None  # of another width
+    np.save(tmp_path / "some-model.npy", np.full(8, np.nan, np.float32))
+    assert ProbeChoice(model, 8).vector is None
+
+
+def test_automatic_choice_runs(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    names = set()
+    for _ in range(3):
+        stats = llm.generate(
+            prompts["lighthouse"], max_tokens=40, temperature=0.0, speculate=Speculation(budget=20), cache_prompt=False
+        ).stats
+        assert stats.probe_n > 0
+        assert -8.0 <= stats.probe_logp / stats.probe_n <= 0.0
+        names.add(stats.probe)
+    assert names <= {"table-mean", "prompt-mean", "last-4-mean"}

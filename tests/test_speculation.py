@@ -1,0 +1,136 @@
+"""Speculation settings say what is wrong when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskprobe import Speculation
+from maskprobe.costs import curve_for, describe, interpolate, measure
+from maskprobe.notation import parse_speculation
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"masks": 5}, ValueError, "masks must be in 0..4, got 5"),
+        ({"masks": 0, "tree": (4,)}, ValueError, "masks must be in 1..4, got 0"),
+        ({"masks": 1.0}, TypeError, "masks must be an integer"),
+        ({"tree": "bushy"}, ValueError, "got 'bushy'"),
+        ({"tree": 14}, TypeError, "got 14"),
+        ({"tree": ()}, ValueError, "0 depths"),
+        ({"tree": (4, 2)}, ValueError, "2 depths, but masks=1"),
+        ({"tree": (0,)}, ValueError, "tree width must be in 1..255, got 0"),
+        ({"tree": (2.5,)}, TypeError, "tree width"),
+        ({"tree": (14,), "block": 29}, ValueError, "block=29 is too small.*needs 30 rows"),
+        ({"tree": "dynamic", "masks": 3, "block": 3}, ValueError, "need 4 rows"),
+        ({"probe": "guess"}, ValueError, "unknown probe 'guess'; choose one of auto, prompt-mean"),
+        ({"probe": [1.0, math.nan]}, ValueError, "NaN"),
+        ({"probe": np.zeros((2, 8))}, ValueError, r"\[n_embd\] or \[1, n_embd\], got \[2, 8\]"),
+        ({"probe": object()}, TypeError, "probe must be a name or a numeric array"),
+        ({"update": 1.5}, ValueError, "update must be in 0..1, got 1.5"),
+        ({"update": math.nan}, ValueError, "update"),
+        ({"update": "fast"}, TypeError, "update"),
+        ({"prune": 1}, TypeError, "prune"),
+        ({"budget": 0}, ValueError, "budget must be in 1.*got 0"),
+        ({"budget": "large"}, ValueError, "budget must be"),
+        ({"budget": 8, "tree": (4,)}, ValueError, "budget=8 needs the mixed tree"),
+        ({"cost_curve": {}}, TypeError, "cost_curve"),
+        ({"cost_curve": {1: -1.0}}, ValueError, "cost must be at least 0, got -1"),
+        ({"cost_curve": {1: 0.0}}, ValueError, "above 0"),
+        ({"cost_curve": {0: 1.0}}, ValueError, "rows of cost_curve"),
+        ({"cost_curve": {1: 1.0}, "tree": "dynamic"}, ValueError, "cost_curve needs the mixed tree"),
+    ],
+)
+def test_bad_settings(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Speculation(**options)
+
+
+def test_defaults() -> None:
+    default = Speculation()
+    assert (default.tree, default.budget, default.masks, default.rows(), default.probe) == (
+        "mixed",
+        "auto",
+        1,
+        60,
+        "auto",
+    )
+    assert (Speculation(tree=(14,)).block, Speculation(tree=(14,)).probe) == (30, "table-mean")
+    assert Speculation(tree="dynamic").block == 30
+    assert Speculation(masks=3, tree=(7, 5, 2)).block == 60
+    assert Speculation(tree=[29]).tree == (29,)
+    assert Speculation(budget=10).rows() == 10
+
+
+@pytest.mark.parametrize(("block", "width"), [(10, 4), (30, 14), (60, 29)])
+def test_the_papers_settings(block: int, width: int) -> None:
+    paper = Speculation.paper(block)
+    assert (paper.masks, paper.tree, paper.block, paper.probe, paper.update) == (1, (width,), block, "prompt-mean", 0.1)
+    with pytest.raises(ValueError, match="got 20"):
+        Speculation.paper(20)
+
+
+def test_settings_are_frozen() -> None:
+    vector = np.zeros(8, np.float32)
+    speculation = Speculation(tree=(4,), probe=vector)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        speculation.masks = 2  # type: ignore[misc]
+    vector[0] = 7.0
+    assert isinstance(speculation.probe, np.ndarray)
+    assert speculation.probe[0] == 0.0
+
+
+def test_notation() -> None:
+    parsed = parse_speculation("masks=2,tree=15x4, probe=prompt-mean,update=0.2,prune=false")
+    assert (parsed.masks, parsed.tree, parsed.probe, parsed.update, parsed.prune) == (
+        2,
+        (15, 4),
+        "prompt-mean",
+        0.2,
+        False,
+    )
+    assert parse_speculation("").tree == "mixed"
+    assert parse_speculation("paper-60").block == 60
+    assert parse_speculation("tree=dynamic,block=40").block == 40
+    assert parse_speculation("budget=10").budget == 10
+    assert dict(parse_speculation("cost=1:1/8:1.5").cost_curve or {}) == {1: 1.0, 8: 1.5}
+    for text in ("masks=two", "shape=round", "tree=4xx2", "paper-x", "cost=1", "prune=maybe"):
+        with pytest.raises(ValueError, match=text.split("=")[0].split("-")[0] if "paper" not in text else "block"):
+            parse_speculation(text)
+
+
+def test_curves() -> None:
+    np.testing.assert_allclose(interpolate({1: 10, 3: 14, 5: 14}, 7), [10, 12, 14, 14, 14, 14, 14])
+    np.testing.assert_allclose(interpolate({2: 5}, 3), [5, 5, 5])
+    np.testing.assert_allclose(interpolate({1: 1, 2: 3}, 4), [1, 3, 5, 7])
+
+    def never() -> dict[int, float]:
+        raise AssertionError("nothing is measured here")
+
+    curve, refine = curve_for(Speculation(budget=5), never)
+    assert (curve.tolist(), refine) == ([1.0] * 5, False)
+    curve, refine = curve_for(Speculation(cost_curve={1: 2, 60: 2}), never)
+    assert (len(curve), curve.max(), refine) == (60, 2.0, False)
+    curve, refine = curve_for(Speculation(), lambda: {1: 8.0, 2: 16.0})
+    assert (curve[:3].tolist(), refine) == ([8.0, 16.0, 24.0], True)
+    assert "a second row must bring 1.00 tokens" in describe(curve, 1 / 8)
+
+
+def test_measuring_keeps_to_its_time() -> None:
+    asked: list[int] = []
+
+    def slow(n: int) -> float:
+        asked.append(n)
+        return 400.0 * n  # ms, as it says
+
+    assert set(measure(slow, 60, seconds=1.0)) == {1, 2}
+    quick: list[int] = []
+    curve = measure(lambda n: quick.append(n) or 0.01 * n, 60, seconds=5.0)  # type: ignore[func-returns-value]
+    assert list(curve) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 60]
+    assert curve[8] == pytest.approx(0.08)
+    assert max(measure(lambda n: 0.01, 10)) == 8
