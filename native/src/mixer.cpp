@@ -8,8 +8,8 @@ namespace mp {
 namespace {
 
 constexpr float learning_rate = 0.08f;
-constexpr float calibration_rate = 0.01f;
-constexpr float prior_squares = 1.0f; // how much the start weights are trusted
+constexpr float calibration_rate = 0.003f;
+constexpr float prior_squares = 3.0f; // how much the start weights are trusted
 
 float log_odds(float p) {
     const float q = std::clamp(p, 1e-4f, 1.0f - 1e-4f);
@@ -28,8 +28,8 @@ float score(const Features & weights, const Features & features) {
 
 Mixer::Mixer() {
     // Fitted to half of 104 answers of a 135M chat model; the other half gave the figures in docs/drafting.md.
-    weights_ = {0.43f, -0.40f, -0.42f, 0.34f, -0.13f, -0.38f, 0.20f, -0.44f, -0.19f, 1.83f,
-                3.11f, 3.76f,  4.51f,  5.24f, 6.45f,  0.39f,  0.17f, 0.78f,  3.62f};
+    weights_ = {0.50f, -0.80f, 0.00f, 0.30f, -0.10f, -0.20f, 0.20f, -0.44f, -0.19f, 2.00f,
+                3.30f, 3.80f,  4.45f, 5.15f, 6.60f,  0.60f,  0.55f, 0.60f,  3.30f};
     squares_.fill(prior_squares);
 }
 

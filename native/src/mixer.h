@@ -23,7 +23,7 @@ private:
     Features squares_; // sums of squared gradients (AdaGrad: Duchi et al. 2011)
     // The likeliest candidate is the winner of many and so promises too much; its log-odds are corrected by a
     // line that is learned too (Platt 1999).
-    float slope_ = 0.8f;
+    float slope_ = 0.55f;
     float offset_ = 0.0f;
 };
 

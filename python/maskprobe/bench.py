@@ -103,12 +103,16 @@ def run(
     console: Console,
 ) -> Report:
     """Greedy generations for every prompt under every setting."""
+    # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
+    # drafted from what another setting has just seen of it.
+    shared = sum(speculation.is_mixed() for speculation in settings.values()) > 1
     report = Report(header=_header(llm, settings, max_tokens, len(cases)))
     for case, ids in track(cases, "prompts", console=console, transient=True):
         reference: Generation | None = None
         modes: list[tuple[str, bool | Speculation]] = [(PLAIN, False)] if plain else []
         for name, speculate in [*modes, *settings.items()]:
-            llm.reset(learned=True)  # or an answer would be drafted from what the last setting saw of it
+            if shared:
+                llm.reset(learned=True)
             out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
             reference = out if name == PLAIN else reference
             report.runs.append(_describe(case, name, out, reference))
