@@ -20,6 +20,8 @@ constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted
 Budget::Budget(std::vector<float> cost, bool refine)
     : base_(std::move(cost)), correction_(base_.size(), 1.0f), refine_(refine) {}
 
+void Budget::begin_text() { tokens_ = spent_ = accepted_ = promised_ = saved_ = 0.0; }
+
 float Budget::base(size_t rows) const {
     const size_t n = base_.size();
     if (rows <= n) {

@@ -21,6 +21,8 @@ public:
 
     bool refines() const { return refine_; }
     float cost(size_t rows) const;
+    // Forgets how drafts have fared; the curve and its corrections stay.
+    void begin_text();
     // Tokens that one unit of cost is worth.
     float price() const;
     // How far expectations may be trusted: accepted over expected drafts of late, at most 1.

