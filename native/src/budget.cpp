@@ -12,7 +12,7 @@ constexpr double long_memory = 0.99;
 constexpr double caution = 0.3;            // dearer rows for every plain pass that drafts have lost
 constexpr double doubt = 3.0;              // drafts' worth of trust to start with
 constexpr float curve_step = 0.2f;         // of a correction towards what was observed
-constexpr float curve_return = 0.005f;     // per pass back towards the measured curve, so that one hiccup passes
+constexpr float curve_return = 0.0005f;    // per pass back towards the measured curve, so that one hiccup passes
 constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else
 
 } // namespace

@@ -5,6 +5,8 @@ A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows.
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,7 +18,7 @@ from .speculation import Speculation
 Curve = npt.NDArray[np.float32]
 
 # Kernels work in blocks of 4 and 8 rows, so these are where costs step.
-_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 60)
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 60)
 SECONDS = 1.0  # at load
 MEASURED_ROWS = _SIZES[-1]
 
@@ -32,17 +34,23 @@ def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SEC
     sizes = [n for n in _SIZES if n <= n_rows]
     start = time.perf_counter()
     time_rows(1)  # the first call allocates
-    curve: dict[int, float] = {}
-    for i, n in enumerate(sizes):
-        left = seconds - (time.perf_counter() - start)
-        # A size costs at most what the last did per row; several tries while that is cheap. The fastest counts:
-        # whatever else the machine does only ever adds.
-        ms = curve[sizes[i - 1]] * n / sizes[i - 1] if i else 0.0
-        if i >= 2 and ms > 1e3 * left:
+    # The fastest counts: whatever else the machine does only ever adds.
+    curve = {1: min(time_rows(1) for _ in range(5))}
+    for last, n in itertools.pairwise(sizes):
+        left_ms = 1e3 * (seconds - (time.perf_counter() - start))
+        ms = curve[last] * n / last + 3 * curve[1]  # a size costs at most what the last did per row
+        if n > 2 and ms > left_ms:
             break
-        tries = 5 if i == 0 else 3 if 6 * ms < 1e3 * left else 1
-        curve[n] = min(time_rows(n) for _ in range(tries))
+        tries = 3 if 8 * ms < left_ms else 1
+        curve[n] = curve[1] * statistics.median(_relative_cost(time_rows, n) for _ in range(tries))
     return curve
+
+
+def _relative_cost(time_rows: Callable[[int], float], n: int) -> float:
+    """What a pass of n rows among plain ones adds, in plain passes: itself, and changing there and back."""
+    time_rows(1)
+    before, rows, after = time_rows(1), time_rows(n), time_rows(1)
+    return max(rows + after - before, 0.1 * rows) / before
 
 
 def interpolate(points: Mapping[int, float], n_rows: int) -> Curve:
