@@ -14,7 +14,7 @@ from maskprobe import Chunk, MaskProbeLlama, Speculation
 
 @pytest.fixture
 def small_pieces(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    """Decodes prompts 16 tokens at a time, so that a prompt takes many calls."""
+    """Decodes prompts 64 tokens at a time, so that a prompt takes many calls."""
     with MaskProbeLlama(
         model_path("Q4_0"), n_ctx=2048, n_batch=64, n_threads=1, speculation=Speculation(budget=8)
     ) as llm:
@@ -46,6 +46,29 @@ def test_ctrl_c_while_tokens_come(small_pieces: MaskProbeLlama, prompts: dict[st
     timer.join()
     assert len(seen) < 1500
     again = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0, cache_prompt=False)
+    assert again.tokens == expected
+
+
+def test_a_prompt_that_was_interrupted_is_taken_up_where_it_stopped(
+    small_pieces: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch, prompts: dict[str, str]
+) -> None:
+    ids = small_pieces.tokenize(prompts["bakery"] * 3)
+    expected = small_pieces.generate(ids, max_tokens=12, temperature=0.0, cache_prompt=False).tokens
+    small_pieces.reset()
+    prefill, n_calls = small_pieces.engine.prefill, 0
+
+    def interrupted(c_pass: object) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 3:
+            raise KeyboardInterrupt
+        prefill(c_pass)
+
+    monkeypatch.setattr(small_pieces.engine, "prefill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small_pieces.generate(ids, max_tokens=12, temperature=0.0)
+    again = small_pieces.generate(ids, max_tokens=12, temperature=0.0)
+    assert (again.stats.cache_n, again.stats.prompt_n) == (128, len(ids) - 128)  # two pieces of 64 were done
     assert again.tokens == expected
 
 

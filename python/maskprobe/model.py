@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,25 +41,29 @@ def check_file(path: Path) -> None:
             raise ModelError(f"{part} is not a GGUF file (it begins with {magic!r}); convert the model to GGUF first")
 
 
+_capture = threading.local()  # errors: lines of this thread's capture; verbose: let everything through
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _collect(level: int, text: bytes, user_data: object) -> None:
+    if level == _ERROR_LEVEL and hasattr(_capture, "errors"):
+        _capture.errors.append(text.decode(errors="replace").strip())
+    if getattr(_capture, "verbose", False):
+        print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def captured_log(verbose: bool) -> Iterator[list[str]]:
     """Collects llama.cpp's error lines, and lets its log through only when verbose."""
-    errors: list[str] = []
-    original = llama_cpp._logger.llama_log_callback
     llama_cpp._logger.set_verbose(verbose)
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-    def collect(level: int, text: bytes, user_data: object) -> None:
-        if level == _ERROR_LEVEL:
-            errors.append(text.decode(errors="replace").strip())
-        if verbose:
-            print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
-
-    llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
+    _capture.errors, _capture.verbose = [], verbose
+    # One callback that is never freed: loads in other threads may log through it until they are done.
+    llama_cpp.llama_log_set(_collect, ctypes.c_void_p(0))
     try:
-        yield errors
+        yield _capture.errors
     finally:
-        llama_cpp.llama_log_set(original, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(llama_cpp._logger.llama_log_callback, ctypes.c_void_p(0))
+        del _capture.errors, _capture.verbose
 
 
 def default_n_threads() -> int:
