@@ -6,6 +6,7 @@ import _thread
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,21 @@ def small_pieces(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
         yield llm
 
 
-def interrupt_after(seconds: float) -> threading.Timer:
+@contextmanager
+def interrupt_after(seconds: float) -> Iterator[None]:
     timer = threading.Timer(seconds, _thread.interrupt_main)
     timer.start()
-    return timer
+    try:
+        yield
+    finally:  # a test that fails early must not leave a Ctrl-C to the next one
+        timer.cancel()
+        timer.join()
 
 
 def test_ctrl_c_while_the_prompt_is_decoded(small_pieces: MaskProbeLlama, prompts: dict[str, str]) -> None:
     expected = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0).tokens
-    timer = interrupt_after(0.15)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupt_after(0.15):
         small_pieces.generate([9, 10, 11, 12] * 500, max_tokens=2)
-    timer.join()
     again = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0, cache_prompt=False)
     assert again.tokens == expected
 
@@ -49,10 +53,8 @@ def test_ctrl_c_while_the_prompt_is_decoded(small_pieces: MaskProbeLlama, prompt
 def test_ctrl_c_while_tokens_come(small_pieces: MaskProbeLlama, prompts: dict[str, str]) -> None:
     expected = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0).tokens
     seen: list[Chunk] = []
-    timer = interrupt_after(0.4)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupt_after(0.4):
         seen.extend(small_pieces.stream(prompts["python"], max_tokens=1500, temperature=1.5, seed=1))
-    timer.join()
     assert len(seen) < 1500
     again = small_pieces.generate(prompts["days"], max_tokens=8, temperature=0.0, cache_prompt=False)
     assert again.tokens == expected
