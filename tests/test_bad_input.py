@@ -105,6 +105,7 @@ def test_bad_options(
     ("prompt", "error", "message"),
     [
         ("", ValueError, "prompt is empty"),
+        (b"Hello", TypeError, "the prompt is bytes"),
         ([], ValueError, "prompt is empty"),
         ([5, 49152], ValueError, "token id must be in 0..49151, got 49152"),
         ([-1], ValueError, "got -1"),

@@ -90,6 +90,15 @@ def test_the_choice_of_rows_is_explained(llm: MaskProbeLlama, prompts: dict[str,
     assert stats.probe in ("table-mean", "prompt-mean", "last-4-mean")
 
 
+def test_counts_fit_each_other_when_a_stop_cuts_an_accepted_run(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    options = {"max_tokens": 48, "temperature": 0.0, "speculate": Speculation(budget=12), "cache_prompt": False}
+    whole = llm.generate(prompts["days"], **options)
+    for n in range(2, len(whole.tokens), 3):
+        out = llm.generate(prompts["days"], stop=llm.detokenize(whole.tokens[:n]), **options)
+        assert sum(out.from_draft) == out.stats.draft_n_accepted
+        assert out.stats.passes == out.stats.predicted_n - 1 - out.stats.draft_n_accepted
+
+
 def test_accepted_per_depth_by_hand() -> None:
     counter = Counter(predicted_n=9, predicted_ms=10.0, decode_ms=8.0, accepted=[0, 2, 1, 2])
     stats = counter.stats()

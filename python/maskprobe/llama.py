@@ -256,6 +256,8 @@ class MaskProbeLlama:
         return [checked_integer("token id", token, 0, self._model.n_vocab - 1) for token in tokens]
 
     def _checked_prompt(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, (bytes, bytearray)):
+            raise TypeError("the prompt is bytes; decode it to str, or pass token ids")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else self._checked_ids(prompt)
         if not ids:
             raise ValueError("the prompt is empty; give at least one token")
@@ -406,7 +408,9 @@ class MaskProbeLlama:
                         break
                     piece = text.push(self._model.piece(token))
                     counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-                    yield Chunk(piece, [token], from_draft=i < n_accepted)
+                    if text.stopped and i < n_accepted:
+                        counter.accepted[-1] = i  # the pass's last token is its own choice, what follows is not used
+                    yield Chunk(piece, [token], from_draft=i < n_accepted and not text.stopped)
                     clock = time.perf_counter()
                     if text.stopped:
                         reason = "stop"
