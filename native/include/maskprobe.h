@@ -97,7 +97,7 @@ typedef struct mp_pass {
 } mp_pass;
 
 /* A KV cache and the generation that runs in it. Borrows ctx and embeddings, which must outlive it.
- * embeddings = NULL: plain decoding only. embedding_scale: see mp_session_measure_embedding_scale. */
+ * embeddings = NULL: plain decoding only. embedding_scale: what mp_session_compare_paths found. */
 typedef struct mp_session mp_session;
 MP_API mp_session * mp_session_init(struct llama_context * ctx, mp_embeddings * embeddings, float embedding_scale);
 MP_API void mp_session_free(mp_session * session);
