@@ -27,6 +27,7 @@ struct llama_sampler;
 /* cdef: begin */
 #define MP_MAX_MASKS 4       /* masks per node, k */
 #define MP_ADJACENCY_WIDTH 8 /* candidates per token in an adjacency table */
+#define MP_RELIABILITY_CLASSES 10 /* equal classes of probability, 0..0.1 first */
 
 typedef enum mp_status {
     MP_OK = 0,
@@ -115,6 +116,10 @@ MP_API int mp_session_begin(mp_session * session, const int32_t * prompt, size_t
 MP_API int mp_session_prefill(mp_session * session, mp_pass * pass);
 /* One pass: draft, lay out the block, decode, verify, commit. */
 MP_API int mp_session_step(mp_session * session, mp_pass * pass);
+/* Of the nodes that the generation's mixed trees drafted, by the probability with which they were expected to be
+ * accepted: how many, how many were, and the sum of those probabilities. */
+MP_API int mp_session_reliability(const mp_session * session, int64_t n[MP_RELIABILITY_CLASSES],
+                                  int64_t n_true[MP_RELIABILITY_CLASSES], double said[MP_RELIABILITY_CLASSES]);
 /* Milliseconds of one llama_decode of n_rows tokens; needs an empty KV cache and leaves it empty. */
 MP_API int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms);
 /* What follows each of n tokens when it stands alone after first (-1: after nothing): [n, MP_ADJACENCY_WIDTH]

@@ -204,6 +204,20 @@ int mp_session_step(mp_session * session, mp_pass * pass) {
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
 }
 
+int mp_session_reliability(const mp_session * session, int64_t n[MP_RELIABILITY_CLASSES],
+                           int64_t n_true[MP_RELIABILITY_CLASSES], double said[MP_RELIABILITY_CLASSES]) {
+    return guarded([&] {
+        require(session != nullptr && n != nullptr && n_true != nullptr && said != nullptr,
+                "arguments must not be NULL");
+        const mp::Reliability::Classes & classes = session->session.reliability().classes();
+        for (size_t i = 0; i < classes.size(); ++i) {
+            n[i] = classes[i].n;
+            n_true[i] = classes[i].n_true;
+            said[i] = classes[i].said;
+        }
+    });
+}
+
 int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms) {
     return guarded([&] {
         require(session != nullptr && ms != nullptr, "arguments must not be NULL");

@@ -88,6 +88,7 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
     probe_.update = speculation.update;
     speculation_ = std::move(speculation);
     levels_.clear();
+    reliability_ = Reliability();
     n_left_ = static_cast<int32_t>(std::min<size_t>(max_tokens, n_ctx - prompt.size()));
     if (is_mixed()) {
         prepare_sources(prompt);
@@ -230,6 +231,7 @@ const Pass & Session::step() {
         throw;
     }
     if (is_mixed()) {
+        reliability_.add(plan.tree, path);
         pass_.expected = plan.expected;
         pass_.price = budget_.price();
         budget_.observe(block.n_rows(), pass_.tokens.size(), plan.expected, pass_.decode_ms);

@@ -12,6 +12,7 @@
 #include "embeddings.h"
 #include "planner.h"
 #include "probe.h"
+#include "reliability.h"
 
 #include <cstdint>
 #include <vector>
@@ -63,6 +64,8 @@ public:
     void reset();
     void forget();
 
+    // Of the present generation's mixed trees.
+    const Reliability & reliability() const { return reliability_; }
     llama_context * context() const { return ctx_; }
     Embeddings * embeddings() const { return embeddings_; }
     const std::vector<int32_t> & cached() const { return cached_; }
@@ -109,6 +112,7 @@ private:
     AdjacencySource adjacency_;
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
+    Reliability reliability_;
     std::vector<float> budget_cost_; // that budget_ was made with
     std::vector<int32_t> cached_;
     std::vector<int32_t> pending_;

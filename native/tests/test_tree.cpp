@@ -1,6 +1,7 @@
 // Draft trees: growth against trees worked out by hand, the dynamic tree against all the trees there are, the
 // spine, and the integrity check against each kind of damage.
 #include "check.h"
+#include "reliability.h"
 #include "tree.h"
 
 #include <algorithm>
@@ -304,6 +305,32 @@ void integrity_finds_each_damage() {
 
 } // namespace
 
+void reliability_by_class() {
+    DraftTree tree(1);
+    const int32_t likely = tree.add(0, 5, std::log(0.75f));
+    tree.add(0, 6, std::log(0.12f));
+    const int32_t below = tree.add(likely, 7, std::log(0.2f)); // 0.15 of the whole path
+    tree.add(likely, 8, std::log(1e-4f));
+    Reliability reliability;
+    reliability.add(tree, {0, likely});
+    reliability.add(tree, {0, likely, below});
+    reliability.add(tree, {0});
+    const Reliability::Classes & c = reliability.classes();
+    CHECK_EQ(c[0].n, 3);
+    CHECK_EQ(c[0].n_true, 0);
+    CHECK_EQ(c[1].n, 6);
+    CHECK_EQ(c[1].n_true, 1);
+    CHECK(std::fabs(c[1].said - 3 * (0.12 + 0.15)) < 1e-5);
+    CHECK_EQ(c[7].n, 3);
+    CHECK_EQ(c[7].n_true, 2);
+
+    DraftTree sure(1);
+    sure.add(0, 5, 0.0f);
+    reliability.add(sure, {0, 1});
+    CHECK_EQ(c.back().n, 1);
+    CHECK_EQ(c.back().n_true, 1);
+}
+
 int main() {
     run("static, one depth", static_one_depth);
     run("static, two depths", static_two_depths);
@@ -316,6 +343,7 @@ int main() {
     run("dynamic, the most probable paths", dynamic_takes_the_most_probable);
     run("static, properties", static_properties);
     run("spine", spine_follows_the_likeliest);
+    run("reliability", reliability_by_class);
     run("integrity", integrity_finds_each_damage);
     return finish();
 }

@@ -11,6 +11,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from . import __version__
 from .binding import llama_cpp
 from .errors import MaskProbeError
 from .llama import MaskProbeLlama
+from .opponents import STOCK, LlamaServer, OpponentError, find_server
 from .results import Generation
 from .speculation import Speculation
 
@@ -98,15 +100,18 @@ def run(
     cases: Sequence[tuple[Case, list[int]]],
     settings: Mapping[str, Speculation],
     *,
+    stock: Mapping[str, LlamaServer],
     plain: bool,
     max_tokens: int,
+    report: Report,
     console: Console,
-) -> Report:
-    """Greedy generations for every prompt under every setting."""
+) -> None:
+    """Greedy generations for every prompt under every setting and by every stock mode, added to the report."""
     # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
     # drafted from what another setting has just seen of it.
     shared = sum(speculation.is_mixed() for speculation in settings.values()) > 1
-    report = Report(header=_header(llm, settings, max_tokens, len(cases)))
+    report.header |= _header(llm, settings, max_tokens, len(cases))
+    running = dict(stock)
     for case, ids in track(cases, "prompts", console=console, transient=True):
         reference: Generation | None = None
         modes: list[tuple[str, bool | Speculation]] = [(PLAIN, False)] if plain else []
@@ -116,7 +121,31 @@ def run(
             out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
             reference = out if name == PLAIN else reference
             report.runs.append(_describe(case, name, out, reference))
-    return report
+        for name, server in list(running.items()):
+            try:
+                out = server.generate(ids, max_tokens)
+            except OpponentError as error:
+                report.failed[name] = str(error)  # the others go on
+                del running[name]
+            else:
+                report.runs.append(_describe(case, name, out, reference))
+
+
+def start_stock(
+    stack: ExitStack, report: Report, names: Sequence[str], program: Path | None, model: Path, llm: MaskProbeLlama
+) -> dict[str, LlamaServer]:
+    """Starts the named stock modes beside a loaded model; what does not start is noted in the report."""
+    servers = {}
+    for name in STOCK if "all" in names else names:
+        if name not in STOCK:
+            raise ValueError(f"unknown stock mode {name!r}; choose from {', '.join(STOCK)} or all")
+        try:
+            server = LlamaServer(find_server(program), model, STOCK[name], n_ctx=llm.n_ctx(), n_threads=llm.n_threads())
+        except OpponentError as error:
+            report.failed[name] = str(error)
+        else:
+            servers[name] = stack.enter_context(server)
+    return servers
 
 
 def _describe(case: Case, name: str, out: Generation, reference: Generation | None) -> Run:
@@ -124,7 +153,7 @@ def _describe(case: Case, name: str, out: Generation, reference: Generation | No
         case.question_id,
         case.category,
         name,
-        is_looping(out.tokens),
+        is_looping((reference or out).tokens),
         None if reference is None else out.tokens == reference.tokens,
         None if reference is None else out.stats.predicted_per_second / reference.stats.predicted_per_second,
         out.stats.as_dict(),
@@ -157,12 +186,14 @@ def _jsonable(settings: dict[str, Any]) -> dict[str, Any]:
 class Report:
     """All runs of one benchmark."""
 
-    header: dict[str, Any]
+    header: dict[str, Any] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # stock modes that could not be run, and why
 
     def write(self, path: Path) -> None:
         """Writes header and runs as one JSON document."""
-        path.write_text(json.dumps({"header": self.header, "runs": [asdict(r) for r in self.runs]}, indent=1) + "\n")
+        document = {"header": self.header, "failed": self.failed, "runs": [asdict(r) for r in self.runs]}
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
     def show(self, console: Console) -> None:
         """Prints one table pooled by kind of output, and one by category."""
@@ -176,6 +207,8 @@ class Report:
                 if group := [run for run in runs if run.looping is looping]:
                     pooled.add_row(label, *_summary(group), style="dim")
         console.print(pooled)
+        for name, why in self.failed.items():
+            console.print(f"{name} could not be run: {why}", soft_wrap=True, markup=False)
         for name in setting_names:
             if name != PLAIN:
                 by_category = _table(f"by category: {name}")
@@ -183,6 +216,22 @@ class Report:
                     group = [run for run in self.runs if run.setting == name and run.category == category]
                     by_category.add_row(category, *_summary(group))
                 console.print(by_category)
+                self._show_reliability(console, name)
+
+    def _show_reliability(self, console: Console, setting: str) -> None:
+        """Prints how often drafted tokens were accepted against how often they were said to be."""
+        kept = [run.stats["reliability"] for run in self.runs if run.setting == setting and run.stats["reliability"]]
+        if not kept:
+            return
+        table = Table(title=f"drafted tokens by their expected acceptance: {setting}", title_justify="left")
+        for column in ("class", "drafted", "expected", "accepted"):
+            table.add_column(column, justify="right")
+        for i, classes in enumerate(zip(*kept, strict=True)):
+            n, n_true, said = (sum(column) for column in zip(*classes, strict=True))
+            if n:
+                low, high = i / len(kept[0]), (i + 1) / len(kept[0])
+                table.add_row(f"{low:.1f}-{high:.1f}", str(n), f"{said / n:.3f}", f"{n_true / n:.3f}")
+        console.print(table)
 
 
 def _table(title: str) -> Table:

@@ -110,6 +110,13 @@ class Engine:
         """One pass: draft, decode, verify, commit."""
         check(lib.mp_session_step(self._session, c_pass))
 
+    def reliability(self) -> tuple[tuple[int, int, float], ...]:
+        """By class of probability, of the present generation: nodes drafted, accepted, sum of probabilities."""
+        n, n_true = ffi.new("int64_t[]", lib.MP_RELIABILITY_CLASSES), ffi.new("int64_t[]", lib.MP_RELIABILITY_CLASSES)
+        said = ffi.new("double[]", lib.MP_RELIABILITY_CLASSES)
+        check(lib.mp_session_reliability(self._session, n, n_true, said))
+        return tuple(zip(n, n_true, said, strict=True))
+
     def reset(self) -> None:
         """Forgets the KV cache."""
         check(lib.mp_session_reset(self._session))

@@ -192,6 +192,11 @@ class MaskProbeLlama:
         self._check_open()
         return int(llama_cpp.llama_n_ctx(self._model.ctx))
 
+    def n_threads(self) -> int:
+        """Threads of all decoding."""
+        self._check_open()
+        return int(llama_cpp.llama_n_threads(self._model.ctx))
+
     def n_vocab(self) -> int:
         """Vocabulary size in tokens."""
         self._check_open()
@@ -432,6 +437,7 @@ class MaskProbeLlama:
                 self._engine.probe_choice().add(begun.probe, counter.probe_n, counter.probe_logp)
             if begun.curve is not None:
                 counter.choice = costs.describe(begun.curve, c_pass.price)
+                counter.reliability = self._engine.reliability()
             rest = text.finish()
             counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
             yield Chunk(rest, finish_reason=reason, stats=counter.stats())

@@ -36,6 +36,9 @@ class Stats:
     probe_n: int = 0  # guesses of masks that could be compared with what came
     probe_logp: float = 0.0  # sum of the log-probabilities that they gave to it, floored
     choice: str = ""  # why passes had the rows they had, mixed tree only
+    # [i]: nodes drafted by a mixed tree with a probability of i/10 to (i+1)/10 to be accepted; how many of them
+    # were; the sum of those probabilities
+    reliability: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def acceptance_length(self) -> float:
@@ -111,6 +114,7 @@ class Counter:
     probe_n: int = 0
     probe_logp: float = 0.0
     choice: str = ""
+    reliability: tuple[tuple[int, int, float], ...] = ()
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
 
     def stats(self) -> Stats:

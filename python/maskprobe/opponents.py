@@ -1,0 +1,173 @@
+"""Stock speculative modes to measure against: llama-server's, run as it is on a loopback port.
+
+Knows the server's command line and its completion endpoint; the benchmark knows what to ask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import MaskProbeError
+from .results import Generation, Stats
+
+# Defaults and settings that suit chats: short matches, short drafts.
+STOCK: dict[str, tuple[str, ...]] = {
+    "server-plain": (),
+    "ngram-simple": ("--spec-type", "ngram-simple"),
+    "ngram-simple-2-8": (
+        *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "2"),
+        *("--spec-ngram-simple-size-m", "8"),
+    ),
+    "ngram-simple-2-2": (
+        *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "2"),
+        *("--spec-ngram-simple-size-m", "2"),
+    ),
+    "ngram-map-k": ("--spec-type", "ngram-map-k"),
+    "ngram-map-k-3-8": (
+        *("--spec-type", "ngram-map-k", "--spec-ngram-map-k-size-n", "3"),
+        *("--spec-ngram-map-k-size-m", "8"),
+    ),
+    "ngram-map-k4v": ("--spec-type", "ngram-map-k4v"),
+    "ngram-map-k4v-3-8": (
+        *("--spec-type", "ngram-map-k4v", "--spec-ngram-map-k4v-size-n", "3"),
+        *("--spec-ngram-map-k4v-size-m", "8"),
+    ),
+    "ngram-mod": ("--spec-type", "ngram-mod"),
+    "ngram-mod-8-8": (
+        *("--spec-type", "ngram-mod", "--spec-ngram-mod-n-match", "8"),
+        *("--spec-ngram-mod-n-min", "2", "--spec-ngram-mod-n-max", "8"),
+    ),
+    "ngram-cache": ("--spec-type", "ngram-cache"),
+}
+_START_SECONDS = 120.0
+_ANSWER_SECONDS = 600.0
+
+
+class OpponentError(MaskProbeError):
+    """A stock mode could not be run; the message has the program's last words."""
+
+
+def find_server(given: Path | None) -> Path:
+    """The llama-server to run.
+
+    Raises:
+        OpponentError: it is not where it was said to be, or not on PATH.
+    """
+    found = shutil.which(given or "llama-server")
+    if found is None:
+        where = f"at {given}" if given else "on PATH"
+        raise OpponentError(f"no llama-server {where}; build one from the same llama.cpp, or name it: --llama-server")
+    return Path(found)
+
+
+class LlamaServer:
+    """A running llama-server with one slot, for greedy completions.
+
+    Raises:
+        OpponentError: the program does not start.
+    """
+
+    def __init__(self, program: Path, model: Path, arguments: Sequence[str], *, n_ctx: int, n_threads: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        threads = ("--threads", str(n_threads), "--threads-batch", str(n_threads))
+        batches = ("--batch-size", "512", "--ubatch-size", "512", "--flash-attn", "on", "--parallel", "1")
+        command = [str(program), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+        command += [*threads, *batches, "--ctx-size", str(n_ctx), "--cache-ram", "0", "--fit", "off", *arguments]
+        try:
+            self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        except OSError as error:
+            self._log.close()
+            raise OpponentError(f"{program} cannot be run: {error}") from error
+        try:
+            self._wait_until_healthy()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> LlamaServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the program."""
+        self._process.terminate()
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """A greedy completion with the server's own figures; its slot starts empty.
+
+        Raises:
+            OpponentError: the server died or refused.
+        """
+        body = {"prompt": list(prompt), "n_predict": max_tokens, "temperature": 0.0, "cache_prompt": False}
+        answer = self._post("/completion", body | {"return_tokens": True})
+        timings = answer["timings"]
+        draft_n, accepted = timings.get("draft_n", 0), timings.get("draft_n_accepted", 0)
+        predicted_n = int(timings["predicted_n"])
+        passes = max(0, predicted_n - 1 - accepted)
+        stats = Stats(
+            prompt_n=timings["prompt_n"],
+            prompt_ms=timings["prompt_ms"],
+            predicted_n=predicted_n,
+            predicted_ms=timings["predicted_ms"],
+            passes=passes,
+            rows=passes + draft_n,
+            draft_n=draft_n,
+            draft_n_accepted=accepted,
+        )
+        reason = "length" if answer.get("stop_type") == "limit" else "stop"
+        return Generation(answer["content"], answer["tokens"], reason, stats)  # type: ignore[arg-type]
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise OpponentError(f"llama-server ended at once: {self._last_words()}")
+            with (
+                contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
+                urllib.request.urlopen(self._url + "/health", timeout=5.0),
+            ):
+                return
+            time.sleep(0.1)
+        raise OpponentError(f"llama-server was not ready after {_START_SECONDS:.0f} s: {self._last_words()}")
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self._url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except (OSError, ValueError) as error:
+            raise OpponentError(f"llama-server failed ({error}): {self._last_words()}") from error
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return " / ".join(lines[-3:]) or "it said nothing"
