@@ -8,6 +8,7 @@ import time
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
+from maskprobe.binding import ffi
 from maskprobe.results import Counter
 
 MODES = {
@@ -90,6 +91,21 @@ def test_the_choice_of_rows_is_explained(llm: MaskProbeLlama, prompts: dict[str,
     assert stats.probe in ("table-mean", "prompt-mean", "last-4-mean")
 
 
+def test_reliability_adds_up(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    stats = llm.generate(
+        prompts["days"], max_tokens=24, temperature=0.0, speculate=Speculation(budget=12), cache_prompt=False
+    ).stats
+    assert len(stats.reliability) == 10
+    assert sum(n for n, _, _ in stats.reliability) == stats.draft_n > 0
+    assert sum(n_true for _, n_true, _ in stats.reliability) == stats.draft_n_accepted > 0
+    assert sum(said for _, _, said in stats.reliability) + stats.passes == pytest.approx(stats.expected_n, rel=1e-3)
+    for i, (n, n_true, said) in enumerate(stats.reliability):
+        assert n_true <= n
+        assert n * i / 10 - 1e-6 <= said <= n * (i + 1) / 10 + 1e-6
+    plain = llm.generate(prompts["days"], max_tokens=4, temperature=0.0, speculate=False, cache_prompt=False).stats
+    assert plain.reliability == ()
+
+
 def test_counts_fit_each_other_when_a_stop_cuts_an_accepted_run(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
     options = {"max_tokens": 48, "temperature": 0.0, "speculate": Speculation(budget=12), "cache_prompt": False}
     whole = llm.generate(prompts["days"], **options)
@@ -100,8 +116,8 @@ def test_counts_fit_each_other_when_a_stop_cuts_an_accepted_run(llm: MaskProbeLl
 
 
 def test_accepted_per_depth_by_hand() -> None:
-    counter = Counter(predicted_n=9, predicted_ms=10.0, decode_ms=8.0, accepted=[0, 2, 1, 2])
-    stats = counter.stats()
+    totals = ffi.new("mp_totals *", {"decode_ms": 8.0})
+    stats = Counter(predicted_n=9, predicted_ms=10.0, accepted=[0, 2, 1, 2]).stats(totals)
     assert stats.accepted_per_depth == (3, 2)
     assert stats.draft_n_accepted == 5
     assert stats.passes == 4

@@ -184,7 +184,7 @@ _MODELS = {
 NAMES: tuple[str, ...] = tuple(_MODELS)
 
 
-def make(name: str, path: Path, *, seed: int = 0) -> Path:
+def make(name: str, path: Path, *, seed: int = 0, chat_template: str | None = None) -> Path:
     """Writes the model called `name` to `path` and returns `path`."""
     model = _MODELS[name]
     writer = gguf.GGUFWriter(path, model.arch)
@@ -201,6 +201,8 @@ def make(name: str, path: Path, *, seed: int = 0) -> Path:
     for key, value in keys.items():
         _add_key(writer, f"{model.arch}.{key}", value)
     _add_tokenizer(writer)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     rng = np.random.default_rng(seed)
     for tensor, shape in {"token_embd.weight": (N_VOCAB, N_EMBD), **model.tensors}.items():
         writer.add_tensor(tensor, _weights(rng, tensor, shape))

@@ -83,6 +83,10 @@ typedef struct mp_speculation {
 typedef struct mp_pass {
     const int32_t * tokens; /* committed tokens, [n_tokens]; valid until the next call on the session */
     int32_t n_tokens;       /* 0 while the prompt is not finished */
+    const float * logp;     /* the model's own log-probabilities of the tokens, [n_tokens]; NULL if not asked for */
+    const int32_t * top;    /* [n_tokens, n_top]: what it ranks highest in their places, best first; -1 beyond */
+    const float * top_logp; /* [n_tokens, n_top] */
+    int32_t n_top;
     int32_t n_accepted;     /* the first n_accepted of them were drafted; the one after is the bonus token */
     int32_t n_drafted;      /* drafted nodes in the block */
     int32_t n_rows;         /* rows given to llama_decode, rows decoded again included */
@@ -97,6 +101,23 @@ typedef struct mp_pass {
     double total_ms;        /* the whole call */
 } mp_pass;
 
+/* What the passes of a generation add up to; fields as in mp_pass. */
+typedef struct mp_totals {
+    int64_t n_drafted;
+    int64_t n_rows;
+    int64_t n_again;
+    int64_t n_kv_scans;
+    int64_t n_probed;
+    double probe_logp;
+    double expected;
+    double decode_ms;
+    /* Nodes that mixed trees drafted, by the probability with which they were expected to be accepted: how many,
+     * how many were, and the sum of those probabilities. */
+    int64_t said_n[MP_RELIABILITY_CLASSES];
+    int64_t said_n_true[MP_RELIABILITY_CLASSES];
+    double said_sum[MP_RELIABILITY_CLASSES];
+} mp_totals;
+
 /* A KV cache and the generation that runs in it. Borrows ctx and embeddings, which must outlive it.
  * embeddings = NULL: plain decoding only. embedding_scale: what mp_session_compare_paths found. */
 typedef struct mp_session mp_session;
@@ -108,18 +129,20 @@ MP_API int mp_session_compare_paths(mp_session * session, const int32_t * tokens
                                     float * largest_difference, float * deviation);
 MP_API int mp_session_set_embedding_scale(mp_session * session, float scale);
 /* Starts a generation: keeps the part of the KV cache that the prompt begins with. n_reused receives its
- * length; with reuse = 0 it is 0. At most max_tokens tokens are committed. */
+ * length; with reuse = 0 it is 0. At most max_tokens tokens are committed. sampler = NULL: greedy, the largest
+ * logit. */
 MP_API int mp_session_begin(mp_session * session, const int32_t * prompt, size_t n_prompt,
                             struct llama_sampler * sampler, const mp_speculation * speculation, int32_t max_tokens,
                             int reuse, size_t * n_reused);
+/* From now on passes report the model's log-probabilities of their tokens, before any sampling, and of its n_top
+ * highest-ranked ones; n_top = -1: none, which is how a session starts. */
+MP_API int mp_session_report_logprobs(mp_session * session, int32_t n_top);
 /* Decodes the next n_batch tokens of the prompt; the call that finishes it commits the first token. */
 MP_API int mp_session_prefill(mp_session * session, mp_pass * pass);
 /* One pass: draft, lay out the block, decode, verify, commit. */
 MP_API int mp_session_step(mp_session * session, mp_pass * pass);
-/* Of the nodes that the generation's mixed trees drafted, by the probability with which they were expected to be
- * accepted: how many, how many were, and the sum of those probabilities. */
-MP_API int mp_session_reliability(const mp_session * session, int64_t n[MP_RELIABILITY_CLASSES],
-                                  int64_t n_true[MP_RELIABILITY_CLASSES], double said[MP_RELIABILITY_CLASSES]);
+/* Sums over the passes of the present generation, prompt apart, so that a caller need not add up after each. */
+MP_API int mp_session_totals(const mp_session * session, mp_totals * totals);
 /* Milliseconds of one llama_decode of n_rows tokens; needs an empty KV cache and leaves it empty. */
 MP_API int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms);
 /* What follows each of n tokens when it stands alone after first (-1: after nothing): [n, MP_ADJACENCY_WIDTH]

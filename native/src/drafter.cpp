@@ -62,6 +62,25 @@ MP_VECTOR_CLONES float log_sum_exp(const float * x, size_t n, float max) {
     return max + static_cast<float>(std::log(total));
 }
 
+MP_VECTOR_CLONES float largest(const float * x, size_t n) {
+    std::array<float, lanes> best;
+    best.fill(x[0]);
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (size_t j = 0; j < lanes; ++j) {
+            best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+        }
+    }
+    float max = x[0];
+    for (; i < n; ++i) {
+        max = x[i] > max ? x[i] : max;
+    }
+    for (const float b : best) {
+        max = b > max ? b : max;
+    }
+    return max;
+}
+
 struct Entry {
     float logit;
     int32_t token;
@@ -109,6 +128,20 @@ Candidates with_norm(const std::vector<Entry> & ranked, float norm) {
 Candidates top_candidates(const float * logits, size_t n_vocab, size_t n_top) {
     const std::vector<Entry> ranked = rank_top(logits, n_vocab, n_top);
     return ranked.empty() ? Candidates() : with_norm(ranked, log_sum_exp(logits, n_vocab, ranked.front().logit));
+}
+
+int32_t most_likely(const float * logits, size_t n_vocab) {
+    const float * found = std::find(logits, logits + n_vocab, largest(logits, n_vocab));
+    return found == logits + n_vocab ? 0 : static_cast<int32_t>(found - logits); // 0: it begins with NaN
+}
+
+float log_normalizer(const float * logits, size_t n_vocab) {
+    const float max = *std::max_element(logits, logits + n_vocab);
+    double sum = 0.0;
+    for (size_t i = 0; i < n_vocab; ++i) {
+        sum += std::exp(static_cast<double>(logits[i]) - max);
+    }
+    return max + static_cast<float>(std::log(sum));
 }
 
 Candidates top_listed(const float * logits, size_t n_vocab, size_t n_top) {

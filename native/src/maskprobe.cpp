@@ -63,6 +63,10 @@ template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body 
         const mp::Pass & pass = body(session->session);
         out->tokens = pass.tokens.data();
         out->n_tokens = static_cast<int32_t>(pass.tokens.size());
+        out->logp = pass.logp.empty() ? nullptr : pass.logp.data();
+        out->top = pass.top.data();
+        out->top_logp = pass.top_logp.data();
+        out->n_top = session->session.n_top();
         out->n_accepted = pass.n_accepted;
         out->n_drafted = pass.n_drafted;
         out->n_rows = pass.n_rows;
@@ -187,12 +191,18 @@ int mp_session_set_embedding_scale(mp_session * session, float scale) {
 int mp_session_begin(mp_session * session, const int32_t * prompt, size_t n_prompt, llama_sampler * sampler,
                      const mp_speculation * speculation, int32_t max_tokens, int reuse, size_t * n_reused) {
     return guarded([&] {
-        require(session != nullptr && prompt != nullptr && sampler != nullptr && speculation != nullptr &&
-                    n_reused != nullptr,
+        require(session != nullptr && prompt != nullptr && speculation != nullptr && n_reused != nullptr,
                 "arguments must not be NULL");
         require(max_tokens >= 1, "max_tokens must be at least 1");
         *n_reused = session->session.begin(std::vector<int32_t>(prompt, prompt + n_prompt), sampler,
                                            from_c(*speculation, session->session.n_embd()), max_tokens, reuse != 0);
+    });
+}
+
+int mp_session_report_logprobs(mp_session * session, int32_t n_top) {
+    return guarded([&] {
+        require(session != nullptr, "session must not be NULL");
+        session->session.report_logprobs(n_top);
     });
 }
 
@@ -204,16 +214,23 @@ int mp_session_step(mp_session * session, mp_pass * pass) {
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
 }
 
-int mp_session_reliability(const mp_session * session, int64_t n[MP_RELIABILITY_CLASSES],
-                           int64_t n_true[MP_RELIABILITY_CLASSES], double said[MP_RELIABILITY_CLASSES]) {
+int mp_session_totals(const mp_session * session, mp_totals * out) {
     return guarded([&] {
-        require(session != nullptr && n != nullptr && n_true != nullptr && said != nullptr,
-                "arguments must not be NULL");
-        const mp::Reliability::Classes & classes = session->session.reliability().classes();
+        require(session != nullptr && out != nullptr, "session and totals must not be NULL");
+        const mp::Totals & totals = session->session.totals();
+        out->n_drafted = totals.n_drafted;
+        out->n_rows = totals.n_rows;
+        out->n_again = totals.n_again;
+        out->n_kv_scans = totals.n_kv_scans;
+        out->n_probed = totals.n_probed;
+        out->probe_logp = totals.probe_logp;
+        out->expected = totals.expected;
+        out->decode_ms = totals.decode_ms;
+        const mp::Reliability::Classes & classes = totals.reliability.classes();
         for (size_t i = 0; i < classes.size(); ++i) {
-            n[i] = classes[i].n;
-            n_true[i] = classes[i].n_true;
-            said[i] = classes[i].said;
+            out->said_n[i] = classes[i].n;
+            out->said_n_true[i] = classes[i].n_true;
+            out->said_sum[i] = classes[i].said;
         }
     });
 }

@@ -39,12 +39,30 @@ Session::Session(llama_context * ctx, Embeddings * embeddings, float embedding_s
     }
 }
 
+void Totals::add(const Pass & pass) {
+    n_drafted += pass.n_drafted;
+    n_rows += pass.n_rows;
+    n_again += pass.n_again;
+    n_kv_scans += pass.n_kv_scans;
+    n_probed += pass.n_probed;
+    probe_logp += pass.probe_logp;
+    expected += pass.expected;
+    decode_ms += pass.decode_ms;
+}
+
 void Session::reset() {
     llama_api().llama_memory_clear(memory_, false);
     cached_.clear();
     pending_.clear();
     n_sequences_ = 1;
     phase_ = Phase::idle;
+}
+
+void Session::report_logprobs(int32_t n_top) {
+    if (n_top < -1 || n_top > n_vocab_) {
+        throw Error(MP_ERROR_ARGUMENT, "n_top must be -1 or a number of tokens");
+    }
+    n_top_ = n_top;
 }
 
 void Session::forget() {
@@ -88,7 +106,7 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
     probe_.update = speculation.update;
     speculation_ = std::move(speculation);
     levels_.clear();
-    reliability_ = Reliability();
+    totals_ = Totals();
     n_left_ = static_cast<int32_t>(std::min<size_t>(max_tokens, n_ctx - prompt.size()));
     if (is_mixed()) {
         prepare_sources(prompt);
@@ -231,11 +249,12 @@ const Pass & Session::step() {
         throw;
     }
     if (is_mixed()) {
-        reliability_.add(plan.tree, path);
+        totals_.reliability.add(plan.tree, path);
         pass_.expected = plan.expected;
         pass_.price = budget_.price();
         budget_.observe(block.n_rows(), pass_.tokens.size(), plan.expected, pass_.decode_ms);
     }
+    totals_.add(pass_);
     return pass_;
 }
 
@@ -424,8 +443,24 @@ const float * Session::logits_of(int32_t row) {
 }
 
 int32_t Session::sample(int32_t row) {
-    logits_of(row); // llama_sampler_sample would abort without them
-    return llama_api().llama_sampler_sample(sampler_, ctx_, row);
+    const float * logits = logits_of(row); // llama_sampler_sample would abort without them
+    const int32_t token = sampler_ == nullptr ? most_likely(logits, n_vocab_)
+                                              : llama_api().llama_sampler_sample(sampler_, ctx_, row);
+    if (n_top_ >= 0) {
+        report(token, logits);
+    }
+    return token;
+}
+
+void Session::report(int32_t token, const float * logits) {
+    const float norm = log_normalizer(logits, n_vocab_);
+    pass_.logp.push_back(logits[token] - norm);
+    const Candidates best = top_listed(logits, n_vocab_, n_top_);
+    for (size_t i = 0; i < static_cast<size_t>(n_top_); ++i) {
+        const bool listed = i < best.token.size();
+        pass_.top.push_back(listed ? best.token[i] : -1);
+        pass_.top_logp.push_back(listed ? logits[best.token[i]] - norm : 0.0f);
+    }
 }
 
 void Session::commit_token(int32_t token) {

@@ -14,6 +14,7 @@
 #include "probe.h"
 #include "reliability.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -33,6 +34,10 @@ struct Speculation {
 
 struct Pass {
     std::vector<int32_t> tokens; // committed
+    // Where asked for: the model's log-probabilities of the tokens, and [tokens, n_top] of what it ranks highest.
+    std::vector<float> logp;
+    std::vector<int32_t> top;
+    std::vector<float> top_logp;
     int32_t n_accepted = 0;
     int32_t n_drafted = 0;
     int32_t n_rows = 0;
@@ -44,6 +49,21 @@ struct Pass {
     float price = 0.0f;
     bool end = false;
     double decode_ms = 0.0;
+};
+
+// Sums over the passes of a generation, prompt apart.
+struct Totals {
+    int64_t n_drafted = 0;
+    int64_t n_rows = 0;
+    int64_t n_again = 0;
+    int64_t n_kv_scans = 0;
+    int64_t n_probed = 0;
+    double probe_logp = 0.0;
+    double expected = 0.0;
+    double decode_ms = 0.0;
+    Reliability reliability; // of mixed trees
+
+    void add(const Pass & pass);
 };
 
 class Session {
@@ -59,13 +79,15 @@ public:
     // the prompt the KV cache already holds.
     size_t begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
                  bool reuse);
+    // Passes report log-probabilities of tokens and of the n_top best, -1 = none.
+    void report_logprobs(int32_t n_top);
+    int32_t n_top() const { return std::max(0, n_top_); }
     const Pass & prefill();
     const Pass & step();
     void reset();
     void forget();
 
-    // Of the present generation's mixed trees.
-    const Reliability & reliability() const { return reliability_; }
+    const Totals & totals() const { return totals_; } // of the present generation
     llama_context * context() const { return ctx_; }
     Embeddings * embeddings() const { return embeddings_; }
     const std::vector<int32_t> & cached() const { return cached_; }
@@ -91,6 +113,7 @@ private:
     void strip(int32_t sequence, int32_t first_pos);
     const float * logits_of(int32_t row);
     int32_t sample(int32_t row);
+    void report(int32_t token, const float * logits);
     bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
     llama_context * ctx_;
@@ -112,13 +135,14 @@ private:
     AdjacencySource adjacency_;
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
-    Reliability reliability_;
     std::vector<float> budget_cost_; // that budget_ was made with
     std::vector<int32_t> cached_;
     std::vector<int32_t> pending_;
     int32_t n_sequences_ = 1;
+    int32_t n_top_ = -1;
     std::vector<float> embd_; // [rows, n_embd]
     Pass pass_;
+    Totals totals_;
 };
 
 } // namespace mp

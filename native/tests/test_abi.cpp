@@ -4,6 +4,8 @@
 
 #include "session_fixture.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <thread>
 
@@ -152,6 +154,8 @@ void whole_generation() {
     CHECK_OK(call.begin());
     CHECK_EQ(call.n_reused, size_t{0});
     Ids tokens;
+    int64_t n_rows = 0;
+    int64_t n_drafted = 0;
     double decode_ms = 0.0;
     while (tokens.size() < 12) {
         const int status =
@@ -165,17 +169,84 @@ void whole_generation() {
         CHECK_EQ(pass.end, 0);
         CHECK(pass.decode_ms >= 0.0 && pass.total_ms >= pass.decode_ms);
         decode_ms += pass.decode_ms;
+        n_rows += tokens.empty() ? 0 : pass.n_rows; // the prompt's own are not counted
+        n_drafted += pass.n_drafted;
         tokens.insert(tokens.end(), pass.tokens, pass.tokens + pass.n_tokens);
     }
     CHECK(decode_ms > 0.0);
     CHECK_EQ(tokens, plain_decode(call.llama, call.prompt, 0, 12));
     CHECK_EQ(mp_session_n_cached(call.session), call.llama.n_used());
+    mp_totals totals;
+    CHECK_OK(mp_session_totals(call.session, &totals));
+    CHECK_EQ(totals.n_rows, n_rows);
+    CHECK_EQ(totals.n_drafted, n_drafted);
+    CHECK(totals.decode_ms > 0.0 && totals.decode_ms < decode_ms);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_totals(nullptr, &totals));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_totals(call.session, nullptr));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "ended", mp_session_step(call.session, &call.pass));
     CHECK_OK(call.begin());
     CHECK_EQ(call.n_reused, call.prompt.size() - 1);
     CHECK_OK(mp_session_reset(call.session));
     CHECK_EQ(mp_session_n_cached(call.session), size_t{0});
     CHECK_EQ(call.llama.violations, std::vector<std::string>());
+}
+
+struct Reported {
+    Ids tokens;
+    std::vector<float> logp;
+    Ids top;
+    std::vector<float> top_logp;
+};
+
+// A whole generation with the log-probabilities of its tokens and of the 3 best.
+Reported generate_reported(Call & call) {
+    Reported all;
+    CHECK_OK(mp_session_report_logprobs(call.session, 3));
+    CHECK_OK(call.begin());
+    while (all.tokens.size() < 12) {
+        const int status = all.tokens.empty() ? mp_session_prefill(call.session, &call.pass)
+                                              : mp_session_step(call.session, &call.pass);
+        const mp_pass & pass = call.pass;
+        if (!CHECK_OK(status) || !CHECK_EQ(pass.n_top, 3) || !CHECK(pass.logp != nullptr)) {
+            break;
+        }
+        all.tokens.insert(all.tokens.end(), pass.tokens, pass.tokens + pass.n_tokens);
+        all.logp.insert(all.logp.end(), pass.logp, pass.logp + pass.n_tokens);
+        all.top.insert(all.top.end(), pass.top, pass.top + 3 * pass.n_tokens);
+        all.top_logp.insert(all.top_logp.end(), pass.top_logp, pass.top_logp + 3 * pass.n_tokens);
+        if (call.speculation.tree == MP_TREE_NONE) { // one row, whose logits are at hand
+            std::vector<float> logits = call.llama.rows.back().logits;
+            double sum = 0.0;
+            for (const float x : logits) {
+                sum += std::exp(static_cast<double>(x));
+            }
+            CHECK(std::fabs(all.logp.back() - (logits[all.tokens.back()] - std::log(sum))) < 1e-5);
+            std::sort(logits.rbegin(), logits.rend());
+            for (size_t i = 0; i < 3; ++i) {
+                CHECK(std::fabs(all.top_logp[all.top_logp.size() - 3 + i] - (logits[i] - std::log(sum))) < 1e-5);
+            }
+        }
+    }
+    return all;
+}
+
+// They are those of plain decoding, whatever was drafted.
+void logprobs_are_reported() {
+    Call drafted;
+    Call plain;
+    plain.speculation.tree = MP_TREE_NONE;
+    const Reported a = generate_reported(drafted);
+    const Reported b = generate_reported(plain);
+    CHECK_EQ(a.tokens, b.tokens);
+    CHECK_EQ(a.logp, b.logp);
+    CHECK_EQ(a.top, b.top);
+    CHECK_EQ(a.top_logp, b.top_logp);
+    CHECK_OK(mp_session_report_logprobs(plain.session, -1));
+    CHECK_OK(plain.begin());
+    CHECK_OK(mp_session_prefill(plain.session, &plain.pass));
+    CHECK(plain.pass.logp == nullptr);
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "n_top", mp_session_report_logprobs(plain.session, -2));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_report_logprobs(nullptr, 0));
 }
 
 void end_is_reported() {
@@ -196,7 +267,6 @@ void null_arguments() {
     const int32_t * prompt = c.prompt.data();
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(nullptr, prompt, c.sampler.get(), &c.speculation, &c.n_reused));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, nullptr, c.sampler.get(), &c.speculation, &c.n_reused));
-    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, nullptr, &c.speculation, &c.n_reused));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, c.sampler.get(), nullptr, &c.n_reused));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", begin(c.session, prompt, c.sampler.get(), &c.speculation, nullptr));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_prefill(nullptr, &c.pass));
@@ -383,6 +453,7 @@ int main() {
     run("required functions", required_functions);
     run("binding", binding);
     run("whole generation", whole_generation);
+    run("log-probabilities", logprobs_are_reported);
     run("end is reported", end_is_reported);
     run("null arguments", null_arguments);
     run("settings out of range", settings_out_of_range);

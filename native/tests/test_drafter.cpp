@@ -51,6 +51,34 @@ void check_row(const std::vector<float> & logits, size_t n_top) {
     }
 }
 
+// Greedy takes the first of the largest; the normalizer is exact.
+void check_greedy(const std::vector<float> & logits) {
+    CHECK_EQ(most_likely(logits.data(), logits.size()),
+             static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    CHECK(std::fabs(log_normalizer(logits.data(), logits.size()) - exact_norm(logits)) < 1e-5 * logits.size());
+}
+
+void greedy() {
+    std::mt19937 rng(2);
+    for (const size_t n_vocab : {1, 2, 63, 64, 65, 127, 128, 129, 1000, 4099}) {
+        for (int i = 0; i < 20; ++i) {
+            std::vector<float> logits(n_vocab);
+            for (float & x : logits) {
+                x = static_cast<float>(below(rng, 30)); // many ties
+            }
+            check_greedy(logits);
+        }
+    }
+    check_greedy({-inf, -3.0f, -inf, -3.0f});
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::vector<float> broken(200, 1.0f);
+    broken[150] = 2.0f;
+    broken[70] = nan;
+    CHECK_EQ(most_likely(broken.data(), broken.size()), 150);
+    broken[0] = nan; // as llama.cpp: nothing is larger
+    CHECK_EQ(most_likely(broken.data(), broken.size()), 0);
+}
+
 void against_sort() {
     std::mt19937 rng(1);
     for (const size_t n_vocab : {1, 2, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 1000, 4099}) {
@@ -148,6 +176,7 @@ void broken_values() {
 } // namespace
 
 int main() {
+    run("greedy", greedy);
     run("against std::sort", against_sort);
     run("ties", ties);
     run("ascending and descending", ascending_and_descending);

@@ -94,13 +94,17 @@ class Engine:
                 settings.cost = ffi.from_buffer("float[]", curve)
                 settings.n_cost, settings.refine = len(curve), refine
         n_reused = ffi.new("size_t *")
-        c_chain = ffi.cast("struct llama_sampler *", address_of(chain))
+        c_chain = ffi.NULL if chain is None else ffi.cast("struct llama_sampler *", address_of(chain))
         check(
             lib.mp_session_begin(
                 self._session, prompt, len(prompt), c_chain, settings, max_tokens, cache_prompt, n_reused
             )
         )
         return Begun(n_reused[0], probe, curve)
+
+    def report_logprobs(self, n_top: int | None) -> None:
+        """Passes report log-probabilities of tokens and of the n_top best from now on; None = no more."""
+        check(lib.mp_session_report_logprobs(self._session, -1 if n_top is None else n_top))
 
     def prefill(self, c_pass: Any) -> None:
         """Decodes the next piece of the prompt; the last one commits the first token."""
@@ -110,12 +114,15 @@ class Engine:
         """One pass: draft, decode, verify, commit."""
         check(lib.mp_session_step(self._session, c_pass))
 
-    def reliability(self) -> tuple[tuple[int, int, float], ...]:
-        """By class of probability, of the present generation: nodes drafted, accepted, sum of probabilities."""
-        n, n_true = ffi.new("int64_t[]", lib.MP_RELIABILITY_CLASSES), ffi.new("int64_t[]", lib.MP_RELIABILITY_CLASSES)
-        said = ffi.new("double[]", lib.MP_RELIABILITY_CLASSES)
-        check(lib.mp_session_reliability(self._session, n, n_true, said))
-        return tuple(zip(n, n_true, said, strict=True))
+    def totals(self) -> Any:
+        """What the passes of the present generation add up to, an mp_totals."""
+        totals = ffi.new("mp_totals *")
+        check(lib.mp_session_totals(self._session, totals))
+        return totals
+
+    def n_cached(self) -> int:
+        """Tokens in the KV cache."""
+        return int(lib.mp_session_n_cached(self._session))
 
     def reset(self) -> None:
         """Forgets the KV cache."""

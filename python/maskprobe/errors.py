@@ -15,6 +15,10 @@ class ModelError(MaskProbeError):
     """A model file is missing, unreadable, or not something that generates text."""
 
 
+class HubError(MaskProbeError):
+    """A model cannot be had from the hub, nor from its cache."""
+
+
 class UnsupportedModelError(MaskProbeError):
     """Speculation was required (``speculate=True``) for a model that cannot be probed."""
 

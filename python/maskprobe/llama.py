@@ -8,22 +8,25 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, Literal
 
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from . import costs, tuned
 from .binding import ffi, llama_cpp
+from .chat import ChatFormats, Handler
+from .compat import CompletionMethods
 from .engine import Engine
-from .errors import BusyError, ClosedError, ContextError, ModelError, UnsupportedModelError
+from .errors import BusyError, ClosedError, ContextError, UnsupportedModelError
+from .hub import download_matching, resolve_model
 from .model import Model, captured_log, default_n_threads
-from .results import Chunk, Counter, FinishReason, Generation
-from .sampling import Sampling
+from .results import Chunk, Counter, FinishReason, Generation, TokenLogprobs
+from .sampling import Sampling, SamplingOptions
 from .speculation import Speculation, checked_integer
 from .text import TextStream
 
@@ -31,29 +34,22 @@ from .text import TextStream
 # keeps one row of logits per sequence.
 _SEQUENCES = 64
 
+MAX_TOP_LOGPROBS = 100
+
 Prompt = str | Sequence[int]
 
 
-class Options(TypedDict, total=False):
+class Options(SamplingOptions, total=False):
     """Keyword arguments of generate and stream; see :meth:`MaskProbeLlama.stream`."""
 
     max_tokens: int | None
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    repeat_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    penalty_last_n: int
-    seed: int | None
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
+    logprobs: int | None
     speculate: bool | Speculation | None
     cache_prompt: bool
 
 
-class MaskProbeLlama:
+class MaskProbeLlama(CompletionMethods):
     """A local GGUF model. Parameters are named as in llama-cpp-python.
 
     Args:
@@ -67,6 +63,8 @@ class MaskProbeLlama:
         flash_attn: use flash attention. Blocks and single rows then round alike on CPU.
         type_k, type_v: ggml types of the KV cache, None = f16.
         use_mmap: map the model file instead of reading it.
+        chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
+        chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr.
 
@@ -92,6 +90,8 @@ class MaskProbeLlama:
         type_k: int | None = None,
         type_v: int | None = None,
         use_mmap: bool = True,
+        chat_format: str | None = None,
+        chat_handler: Handler | None = None,
         speculation: Speculation | None = None,
         verbose: bool = False,
     ) -> None:
@@ -103,7 +103,7 @@ class MaskProbeLlama:
         checked_integer("n_gpu_layers", n_gpu_layers, -1, 2**31 - 1)
         n_threads = default_n_threads() if n_threads is None else checked_integer("n_threads", n_threads, 1, 512)
         self.speculation = _checked_speculation(speculation if speculation is not None else Speculation())
-        self._seed = Sampling(seed=seed).seed
+        self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
         model = Model(
             Path(model_path),
             n_ctx=n_ctx,
@@ -120,6 +120,13 @@ class MaskProbeLlama:
             verbose=verbose,
         )
         try:
+            self.metadata = model.all_metadata()
+            bos, eos = (
+                model.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+                for token in (llama_cpp.llama_vocab_bos(model.vocab), llama_cpp.llama_vocab_eos(model.vocab))
+            )
+            self._bos = bos
+            self.chat_formats = ChatFormats(self.metadata, bos, eos, chat_format, chat_handler)
             with captured_log(verbose):
                 self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers))
                 if self.why_plain is None and self.speculation.plans_with_measured_costs():
@@ -142,6 +149,63 @@ class MaskProbeLlama:
     def why_plain(self) -> str | None:
         """Why the model cannot be probed and is decoded plainly, None if it can."""
         return self._engine.why_plain
+
+    # --- from the hub ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_hub(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Loads a model by name: ``user/repo:QUANT@revision``, a name of the catalogue, or a path.
+
+        Args:
+            name, revision, local_files_only, token, cache_dir: see :func:`maskprobe.hub.resolve_model`.
+            options: see the class.
+
+        Raises:
+            HubError: the repository, or the file in it, cannot be had.
+        """
+        path = resolve_model(
+            name, revision=revision, local_files_only=local_files_only, token=token, cache_dir=cache_dir
+        )
+        return cls(path, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str,
+        additional_files: Sequence[str] | None = None,
+        local_dir: str | PathLike[str] | None = None,
+        local_dir_use_symlinks: bool | Literal["auto"] = "auto",
+        cache_dir: str | PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads the model file of a repository that matches a name or glob, as llama-cpp-python does.
+
+        Args:
+            repo_id: the repository, user/repo.
+            filename: the file's path in it, or a glob that matches no other GGUF file; all parts of a split file come.
+            additional_files: further ones to download, each a path or glob that matches one file.
+            local_dir: a folder for the files, in place of the hub's cache.
+            local_dir_use_symlinks: has no effect; huggingface_hub no longer makes symlinks there.
+            cache_dir: the cache's folder, None = huggingface_hub's.
+            kwargs: see the class.
+
+        Raises:
+            HubError: the repository, or a file in it, cannot be had.
+            ValueError: a glob matches no file or several.
+        """
+        return cls(
+            download_matching(repo_id, filename, additional_files, local_dir=local_dir, cache_dir=cache_dir), **kwargs
+        )
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -192,6 +256,26 @@ class MaskProbeLlama:
         self._check_open()
         return int(llama_cpp.llama_n_ctx(self._model.ctx))
 
+    @property
+    def model_path(self) -> Path:
+        """The file that was loaded."""
+        return self._model.path
+
+    def token_bos(self) -> int:
+        """The token id of BOS, -1 = the model has none."""
+        self._check_open()
+        return int(llama_cpp.llama_vocab_bos(self._model.vocab))
+
+    def token_eos(self) -> int:
+        """The token id of EOS, -1 = the model has none."""
+        self._check_open()
+        return int(llama_cpp.llama_vocab_eos(self._model.vocab))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token, maybe half a character; control tokens have none."""
+        self._check_open()
+        return self._model.piece(token)
+
     def n_threads(self) -> int:
         """Threads of all decoding."""
         self._check_open()
@@ -223,24 +307,37 @@ class MaskProbeLlama:
         self._check_open()
         return self._model.chat_template() is not None
 
-    def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The prompt, as token ids, with which the model answers the messages (role and content each).
 
         Raises:
             ModelError: the model carries no chat template.
+            ValueError: the template refuses the messages.
         """
         self._check_open()
-        template = self._model.chat_template()
-        if template is None:
-            raise ModelError(f"{self._model.path.name} has no chat template; give the prompt as text")
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+        text = self.chat_formats.render(messages)
+        return self.tokenize(text, add_bos=not (self._bos and text.startswith(self._bos)))
 
-        bos, eos = (
-            self._model.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
-            for token in (llama_cpp.llama_vocab_bos(self._model.vocab), llama_cpp.llama_vocab_eos(self._model.vocab))
-        )
-        text = Jinja2ChatFormatter(template, eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
-        return self.tokenize(text, add_bos=not (bos and text.startswith(bos)))
+    def completion_prompt(self, prompt: Prompt, suffix: str | None = None) -> list[int]:
+        """The token ids that a completion of the prompt, in front of a suffix, starts from.
+
+        Raises:
+            ValueError: the model has no fill-in-the-middle tokens, or no BOS to start an empty prompt with.
+        """
+        self._check_open()
+        vocab = self._model.vocab
+        if suffix is not None:
+            names = ("llama_vocab_fim_pre", "llama_vocab_fim_suf", "llama_vocab_fim_mid")
+            before, behind, middle = (getattr(llama_cpp, name)(vocab) for name in names)
+            if min(before, behind, middle) < 0:
+                raise ValueError(f"suffix needs fill-in-the-middle tokens, which {self._model.path.name} has not")
+            if not isinstance(prompt, str) or not isinstance(suffix, str):
+                raise TypeError("with a suffix, prompt and suffix must be text")
+            first, last = (self.tokenize(text, add_bos=False, special=False) for text in (prompt, suffix))
+            return [before, *first, behind, *last, middle]
+        if isinstance(prompt, str) and not prompt and self.token_bos() >= 0:
+            return [self.token_bos()]
+        return self._checked_prompt(prompt)
 
     def reset(self, *, learned: bool = False) -> None:
         """Forgets the KV cache: the next generation decodes its whole prompt.
@@ -281,33 +378,27 @@ class MaskProbeLlama:
         text: list[str] = []
         tokens: list[int] = []
         from_draft: list[bool] = []
+        logprobs: list[TokenLogprobs] = []
         for chunk in self.stream(prompt, **options):
             text.append(chunk.text)
             tokens += chunk.tokens
             from_draft += [chunk.from_draft] * len(chunk.tokens)
+            logprobs += [chunk.logprobs] if chunk.logprobs else []
             reason, stats = chunk.finish_reason, chunk.stats
         assert reason is not None, "a stream ends with its finish reason"
         assert stats is not None, "a stream ends with its figures"
-        return Generation("".join(text), tokens, reason, stats, from_draft)
+        return Generation("".join(text), tokens, reason, stats, from_draft, logprobs)
 
     def stream(
         self,
         prompt: Prompt,
         *,
         max_tokens: int | None = 256,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        penalty_last_n: int = 64,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
+        logprobs: int | None = None,
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Chunk]:
         """Generates a completion, one chunk per committed token.
 
@@ -317,14 +408,15 @@ class MaskProbeLlama:
         Args:
             prompt: text (special tokens are parsed, BOS is added as the model asks) or token ids.
             max_tokens: at most so many tokens; None = until the context is full.
-            temperature, top_k, top_p, min_p, typical_p: sampling, temperature 0 = greedy.
-            repeat_penalty, frequency_penalty, presence_penalty, penalty_last_n: over the last generated tokens.
-            seed: of the sampler, None = the object's.
             stop: text that ends the generation and is not part of it.
+            logprobs: report the model's own log-probability of every token, and those of so many that it ranks
+                highest.
             speculate: None = the object's speculation, or plain decoding where the model cannot be probed;
                 True = the object's speculation, or an error; False = plain one-row decoding; or a Speculation.
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
+            sampling: the parameters of :class:`~maskprobe.sampling.Sampling`: temperature (0 = greedy), top_k,
+                top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
 
         Raises:
             ValueError, TypeError: an argument is out of range; nothing was decoded.
@@ -334,25 +426,19 @@ class MaskProbeLlama:
             DecodeError: llama.cpp failed; the object stays usable.
         """
         self._check_open()
-        sampling = Sampling(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            typical_p=typical_p,
-            repeat_penalty=repeat_penalty,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            penalty_last_n=penalty_last_n,
-            seed=self._seed if seed is None else seed,
-        )
+        if sampling.get("seed") is None:
+            sampling["seed"] = self._seed
+        sampler = Sampling(**sampling)
+        sampler.check_for(self._model.vocab)
         limit = 2**31 - 1 if max_tokens is None else checked_integer("max_tokens", max_tokens, 1, 2**31 - 1)
-        stops = [stop] if isinstance(stop, str) else list(stop)
-        if not all(isinstance(s, str) and s for s in stops):
-            raise ValueError(f"stop must hold non-empty strings, got {stop!r}")
+        if logprobs is not None:
+            checked_integer("logprobs", logprobs, 0, MAX_TOP_LOGPROBS)
+        if not isinstance(cache_prompt, bool):
+            raise TypeError(f"cache_prompt must be True or False, got {cache_prompt!r}")
+        stops = _checked_stops(stop)
         ids = self._checked_prompt(prompt)
         speculation = self._chosen_speculation(speculate)
-        return self._run(ids, sampling, speculation, limit, TextStream(stops), cache_prompt)
+        return self._run(ids, sampler, speculation, limit, TextStream(stops), logprobs, cache_prompt)
 
     def _chosen_speculation(self, speculate: bool | Speculation | None) -> Speculation | None:
         """The speculation of one generation, None for plain decoding."""
@@ -383,12 +469,15 @@ class MaskProbeLlama:
         speculation: Speculation | None,
         max_tokens: int,
         text: TextStream,
+        n_top: int | None,
         cache_prompt: bool,
     ) -> Iterator[Chunk]:
         """The prompt loop. Time that the consumer spends between two chunks is not counted."""
-        with self._entered(), sampling.chain(self._model.n_vocab) as chain:
+        with self._entered(), sampling.chain(self._model.vocab) as chain:
             counter = Counter()
             clock = time.perf_counter()
+            assert sampling.seed is not None, "resolved by Sampling"
+            self._engine.report_logprobs(n_top)
             begun = self._engine.begin(
                 prompt, chain, speculation, max_tokens, seed=sampling.seed, cache_prompt=cache_prompt
             )
@@ -415,7 +504,8 @@ class MaskProbeLlama:
                     counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
                     if text.stopped and i < n_accepted:
                         counter.accepted[-1] = i  # the pass's last token is its own choice, what follows is not used
-                    yield Chunk(piece, [token], from_draft=i < n_accepted and not text.stopped)
+                    drafted = i < n_accepted and not text.stopped
+                    yield Chunk(piece, [token], drafted, logprobs=None if n_top is None else _logprobs(c_pass, i))
                     clock = time.perf_counter()
                     if text.stopped:
                         reason = "stop"
@@ -425,22 +515,27 @@ class MaskProbeLlama:
                 if reason is None:
                     self._engine.step(c_pass)
                     counter.accepted.append(c_pass.n_accepted)
-                    counter.rows += c_pass.n_rows
-                    counter.rows_again += c_pass.n_again
-                    counter.draft_n += c_pass.n_drafted
-                    counter.decode_ms += c_pass.decode_ms
-                    counter.kv_scans += c_pass.n_kv_scans
-                    counter.expected_n += c_pass.expected
-                    counter.probe_n += c_pass.n_probed
-                    counter.probe_logp += c_pass.probe_logp
+            totals = self._engine.totals()
             if speculation is not None and speculation.probe_is("auto"):
-                self._engine.probe_choice().add(begun.probe, counter.probe_n, counter.probe_logp)
+                self._engine.probe_choice().add(begun.probe, totals.n_probed, totals.probe_logp)
             if begun.curve is not None:
                 counter.choice = costs.describe(begun.curve, c_pass.price)
-                counter.reliability = self._engine.reliability()
             rest = text.finish()
             counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-            yield Chunk(rest, finish_reason=reason, stats=counter.stats())
+            yield Chunk(rest, finish_reason=reason, stats=counter.stats(totals))
+
+
+def _logprobs(c_pass: Any, i: int) -> TokenLogprobs:
+    """Of the pass's token i."""
+    first, last = i * c_pass.n_top, (i + 1) * c_pass.n_top
+    return TokenLogprobs(c_pass.logp[i], [(c_pass.top[j], c_pass.top_logp[j]) for j in range(first, last)])
+
+
+def _checked_stops(stop: object) -> list[str]:
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
+        raise ValueError(f"stop must hold non-empty strings, got {stop!r}")
+    return list(stops)
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -109,6 +109,7 @@ class Model:
         self.model: Any = None
         self.ctx: Any = None
         self._piece = ctypes.create_string_buffer(64)
+        self._pieces: dict[tuple[int, bool], bytes] = {}  # that were asked for: text is read token by token
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -208,6 +209,21 @@ class Model:
         n = llama_cpp.llama_model_meta_val_str(self.model, key.encode(), buffer, len(buffer))
         return buffer.value.decode(errors="replace") if n >= 0 else None
 
+    def all_metadata(self) -> dict[str, str]:
+        """All GGUF metadata as text; llama.cpp leaves arrays out."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        found = {}
+        for i in range(llama_cpp.llama_model_meta_count(self.model)):
+            texts = []
+            for read in (llama_cpp.llama_model_meta_key_by_index, llama_cpp.llama_model_meta_val_str_by_index):
+                n = read(self.model, i, buffer, len(buffer))
+                if n >= len(buffer):
+                    buffer = ctypes.create_string_buffer(n + 1)
+                    read(self.model, i, buffer, len(buffer))
+                texts.append(buffer.value.decode(errors="replace"))
+            found[texts[0]] = texts[1]
+        return found
+
     def chat_template(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self.model, None)
         return template.decode(errors="replace") if template else None
@@ -230,10 +246,16 @@ class Model:
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of one token; control tokens have none unless special."""
+        known = self._pieces.get((token, special))
+        if known is None:
+            known = self._pieces[token, special] = self._read_piece(token, special)
+        return known
+
+    def _read_piece(self, token: int, special: bool) -> bytes:
         n = llama_cpp.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, special)
         if n < 0:
             self._piece = ctypes.create_string_buffer(-n)
-            return self.piece(token, special)
+            return self._read_piece(token, special)
         return self._piece.raw[:n]
 
     def detokenize(self, tokens: Sequence[int], special: bool) -> bytes:

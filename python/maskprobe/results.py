@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 
@@ -62,11 +62,36 @@ class Stats:
         derived = ("acceptance_length", "rows_per_pass", "prompt_per_second", "predicted_per_second")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
+    def timings(self) -> dict[str, float]:
+        """The figures under llama-server's names; draft_* only when something was drafted."""
+        figures = {
+            "cache_n": self.cache_n,
+            "prompt_n": self.prompt_n,
+            "prompt_ms": self.prompt_ms,
+            "prompt_per_token_ms": self.prompt_ms / max(1, self.prompt_n),
+            "prompt_per_second": self.prompt_per_second,
+            "predicted_n": self.predicted_n,
+            "predicted_ms": self.predicted_ms,
+            "predicted_per_token_ms": self.predicted_ms / max(1, self.predicted_n),
+            "predicted_per_second": self.predicted_per_second,
+        }
+        if self.draft_n:
+            figures |= {"draft_n": self.draft_n, "draft_n_accepted": self.draft_n_accepted}
+        return figures | {"passes": self.passes, "rows": self.rows, "acceptance_length": self.acceptance_length}
+
     def __str__(self) -> str:
         return (
             f"{self.predicted_n} tokens in {self.passes} passes, acceptance length {self.acceptance_length:.2f}, "
             f"{self.predicted_per_second:.1f} tokens/s"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What the model itself, before any sampling, thinks of a token and of what it ranks highest in its place."""
+
+    logprob: float
+    top: list[tuple[int, float]]  # token ids and log-probabilities, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +107,7 @@ class Chunk:
     from_draft: bool = False  # the token was drafted and accepted, not the pass's bonus token
     finish_reason: FinishReason | None = None
     stats: Stats | None = None
+    logprobs: TokenLogprobs | None = None  # of the token, where asked for
 
 
 @dataclass(frozen=True)
@@ -93,38 +119,45 @@ class Generation:
     finish_reason: FinishReason
     stats: Stats
     from_draft: list[bool] = field(default_factory=list)  # per token
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # per token, where asked for
 
 
 @dataclass
 class Counter:
-    """Adds up the figures of one generation while it runs."""
+    """Counts what one generation commits while it runs; the core adds up the rest."""
 
     prompt_n: int = 0
     cache_n: int = 0
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
-    rows: int = 0
-    rows_again: int = 0
-    draft_n: int = 0
-    decode_ms: float = 0.0
-    kv_scans: int = 0
-    expected_n: float = 0.0
     probe: str = ""
-    probe_n: int = 0
-    probe_logp: float = 0.0
     choice: str = ""
-    reliability: tuple[tuple[int, int, float], ...] = ()
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
 
-    def stats(self) -> Stats:
-        """The figures so far."""
-        figures = {f.name: getattr(self, f.name) for f in fields(self)}
-        accepted = figures.pop("accepted")
+    def stats(self, totals: Any) -> Stats:
+        """The figures, with those of the core (an mp_totals)."""
+        accepted = self.accepted
+        said = zip(totals.said_n, totals.said_n_true, totals.said_sum, strict=True)
         return Stats(
-            **figures,
+            prompt_n=self.prompt_n,
+            cache_n=self.cache_n,
+            prompt_ms=self.prompt_ms,
+            predicted_n=self.predicted_n,
+            predicted_ms=self.predicted_ms,
             passes=len(accepted),
+            rows=totals.n_rows,
+            rows_again=totals.n_again,
+            draft_n=totals.n_drafted,
             draft_n_accepted=sum(accepted),
             accepted_per_depth=tuple(sum(n > d for n in accepted) for d in range(max(accepted, default=0))),
-            host_ms=max(0.0, self.predicted_ms - self.decode_ms),
+            decode_ms=totals.decode_ms,
+            host_ms=max(0.0, self.predicted_ms - totals.decode_ms),
+            kv_scans=totals.n_kv_scans,
+            expected_n=totals.expected,
+            probe=self.probe,
+            probe_n=totals.n_probed,
+            probe_logp=totals.probe_logp,
+            choice=self.choice,
+            reliability=tuple(said) if any(totals.said_n) else (),
         )

@@ -6,17 +6,49 @@ The order of the chain is llama-cpp-python's, so equal parameters and seeds give
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 from .binding import llama_cpp
+from .model import captured_log
 from .speculation import checked_integer, checked_number
 
+_MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
 
-@dataclasses.dataclass(frozen=True)
+
+class SamplingOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`Sampling`."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repeat_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    penalty_last_n: int
+    mirostat_mode: int
+    mirostat_tau: float
+    mirostat_eta: float
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None
+    grammar: str | Any | None
+    seed: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sampling:
     """Validated sampling parameters; ``temperature=0`` is greedy. Names and defaults as in llama-cpp-python.
+
+    Args:
+        temperature, top_k, top_p, min_p, typical_p: the usual ones.
+        repeat_penalty, frequency_penalty, presence_penalty: over the last penalty_last_n generated tokens.
+        mirostat_mode, mirostat_tau, mirostat_eta: 1 or 2 = Mirostat in place of top-k to temperature, 0 = off.
+        logit_bias: added to the logits of token ids.
+        grammar: GBNF text, or a llama_cpp.LlamaGrammar, that the output follows.
+        seed: of the draws.
 
     Raises:
         ValueError, TypeError: a value is out of range; the message names it.
@@ -31,7 +63,12 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     penalty_last_n: int = 64
-    seed: int = llama_cpp.LLAMA_DEFAULT_SEED
+    mirostat_mode: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None = None
+    grammar: str | Any | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         checked_number("temperature", self.temperature, 0.0)
@@ -44,29 +81,99 @@ class Sampling:
         for name in ("frequency_penalty", "presence_penalty"):
             checked_number(name, getattr(self, name), -(2.0**31), 2.0**31)
         checked_integer("penalty_last_n", self.penalty_last_n, 0, 2**31 - 1)
-        checked_integer("seed", self.seed, 0, 2**32 - 1)
+        checked_integer("mirostat_mode", self.mirostat_mode, 0, 2)
+        checked_number("mirostat_tau", self.mirostat_tau, 0.0)
+        checked_number("mirostat_eta", self.mirostat_eta, 0.0)
+        object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
+        object.__setattr__(self, "grammar", _checked_grammar(self.grammar))
+        seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
+        object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
+
+    def check_for(self, vocab: Any) -> None:
+        """Raises ValueError for what does not fit a model's vocabulary: biased tokens, the grammar."""
+        n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
+        for token in self.logit_bias or ():
+            if not 0 <= int(token) < n_vocab:
+                raise ValueError(f"logit_bias names token {token}, but the vocabulary has {n_vocab} tokens")
+        if self.grammar is not None:
+            llama_cpp.llama_sampler_free(self._grammar_sampler(vocab))
 
     @contextmanager
-    def chain(self, n_vocab: int) -> Iterator[Any]:
-        """A fresh llama_sampler chain, freed at exit."""
+    def chain(self, vocab: Any) -> Iterator[Any]:
+        """A fresh llama_sampler chain, freed at exit; None for the largest logit, which needs none."""
+        if self.temperature == 0.0 and self.logit_bias is None and self.grammar is None and not self._penalizes():
+            yield None
+            return
         chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         try:
-            for sampler in self._samplers(n_vocab):
+            for sampler in self._samplers(vocab):
                 llama_cpp.llama_sampler_chain_add(chain, sampler)
             yield chain
         finally:
             llama_cpp.llama_sampler_free(chain)
 
-    def _samplers(self, n_vocab: int) -> Iterator[Any]:
-        penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
-        if penalties != (1.0, 0.0, 0.0) and self.penalty_last_n > 0:
+    def _samplers(self, vocab: Any) -> Iterator[Any]:
+        n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
+        if self.logit_bias:
+            biases = [llama_cpp.llama_logit_bias(int(token), bias) for token, bias in self.logit_bias.items()]
+            array = (llama_cpp.llama_logit_bias * len(biases))(*biases)
+            yield llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), array)
+        if self._penalizes():
+            penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
             yield llama_cpp.llama_sampler_init_penalties(n_vocab, self.penalty_last_n, *penalties)
+        if self.grammar is not None:
+            yield self._grammar_sampler(vocab)
         if self.temperature == 0.0:
             yield llama_cpp.llama_sampler_init_greedy()
-            return
-        yield llama_cpp.llama_sampler_init_top_k(self.top_k)
-        yield llama_cpp.llama_sampler_init_typical(self.typical_p, 1)
-        yield llama_cpp.llama_sampler_init_top_p(self.top_p, 1)
-        yield llama_cpp.llama_sampler_init_min_p(self.min_p, 1)
-        yield llama_cpp.llama_sampler_init_temp(self.temperature)
-        yield llama_cpp.llama_sampler_init_dist(self.seed)
+        elif self.mirostat_mode == 1:
+            yield llama_cpp.llama_sampler_init_mirostat(
+                n_vocab, self.seed, self.mirostat_tau, self.mirostat_eta, _MIROSTAT_M
+            )
+        elif self.mirostat_mode == 2:
+            yield llama_cpp.llama_sampler_init_mirostat_v2(self.seed, self.mirostat_tau, self.mirostat_eta)
+        else:
+            yield llama_cpp.llama_sampler_init_top_k(self.top_k)
+            yield llama_cpp.llama_sampler_init_typical(self.typical_p, 1)
+            yield llama_cpp.llama_sampler_init_top_p(self.top_p, 1)
+            yield llama_cpp.llama_sampler_init_min_p(self.min_p, 1)
+            yield llama_cpp.llama_sampler_init_temp(self.temperature)
+            yield llama_cpp.llama_sampler_init_dist(self.seed)
+
+    def _penalizes(self) -> bool:
+        neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
+        return not neutral and self.penalty_last_n > 0
+
+    def _grammar_sampler(self, vocab: Any) -> Any:
+        with captured_log(False) as errors:
+            sampler = llama_cpp.llama_sampler_init_grammar(vocab, str(self.grammar).encode(), b"root")
+        if not sampler:
+            why = "; ".join(line for line in errors if line) or "llama.cpp gives no reason"
+            raise ValueError(f"the grammar cannot be used: {why}; it must be GBNF with a rule named root")
+        return sampler
+
+
+def _checked_bias(bias: object) -> dict[int, float] | None:
+    if bias is None:
+        return None
+    if not isinstance(bias, Mapping):
+        raise TypeError(f"logit_bias must map token ids to numbers, got {bias!r}")
+    checked = {}
+    for token, value in bias.items():
+        try:
+            token_id = int(token)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"logit_bias must map token ids to numbers, got the key {token!r}") from error
+        # -inf bans a token, as in llama.cpp.
+        checked[token_id] = -math.inf if value == -math.inf else checked_number("logit_bias", value, -1e9, 1e9)
+    return checked
+
+
+def _checked_grammar(grammar: object) -> str | None:
+    if grammar is None:
+        return None
+    text = grammar if isinstance(grammar, str) else getattr(grammar, "_grammar", None)
+    if not isinstance(text, str):
+        raise TypeError(f"grammar must be GBNF text or a llama_cpp.LlamaGrammar, got {type(grammar).__name__}")
+    if not text.strip() or "\0" in text:
+        raise ValueError("the grammar is empty or holds a NUL; give GBNF with a rule named root")
+    return text

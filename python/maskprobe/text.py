@@ -28,12 +28,14 @@ class TextStream:
         return self._release(self._decoder.decode(piece), final=False)
 
     def finish(self) -> str:
-        """The text still held back at the end."""
-        return self._release(self._decoder.decode(b"", final=True), final=True)
+        """The text still held back at the end; half a character is dropped."""
+        return self._release("", final=True)
 
     def _release(self, text: str, final: bool) -> str:
         if self.stopped:
             return ""
+        if not self._stop:
+            return text
         self._held += text
         cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
         if cut >= 0:

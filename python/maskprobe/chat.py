@@ -1,0 +1,200 @@
+"""Chats by llama-cpp-python's own chat formats: templates, tools and response formats are its work.
+
+Its handlers are written for a llama_cpp.Llama; what they need of one is here, over a MaskProbeLlama.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .errors import ModelError
+
+Handler = Callable[..., Any]
+
+
+class ChatFormats:
+    """The chat formats of a model: its own templates, llama-cpp-python's by name, or a handler of the user's.
+
+    Raises:
+        ValueError: the format is unknown, or the handler needs more than text.
+    """
+
+    def __init__(self, metadata: Mapping[str, str], bos: str, eos: str, name: str | None, handler: Handler | None):
+        from llama_cpp import llama_chat_format as formats
+
+        if handler is not None and (not callable(handler) or hasattr(handler, "clip_model_path")):
+            raise ValueError(f"chat_handler {type(handler).__name__} is no handler of text chats; leave it out")
+        templates = {
+            key.removeprefix("tokenizer."): template
+            for key, template in metadata.items()
+            if key.startswith("tokenizer.chat_template.")
+        }
+        if "tokenizer.chat_template" in metadata:
+            templates["chat_template.default"] = metadata["tokenizer.chat_template"]
+        self._templates = templates
+        self._formatters: dict[str, Handler] = {}
+        self._special = (bos, eos)
+        self._handler = handler
+        self._name = name
+        if name is None and "chat_template.default" in templates:
+            self._name = formats.guess_chat_format_from_gguf_metadata(dict(metadata)) or "chat_template.default"
+        if name is not None and name not in templates:
+            try:
+                formats.get_chat_completion_handler(name)
+            except formats.LlamaChatCompletionHandlerNotFoundException as error:
+                raise ValueError(f"unknown chat_format {name!r}; leave it out for the model's own template") from error
+
+    def handler(self) -> Handler:
+        """The handler that answers messages.
+
+        Raises:
+            ModelError: the model has no template and no format was named.
+        """
+        from llama_cpp import llama_chat_format as formats
+
+        if self._handler is not None:
+            return self._handler
+        if self._name is None:
+            raise ModelError("the model has no chat template; name a chat_format or give the prompt as text")
+        template = self._templates.get(self._name)
+        if template is None:
+            handler: Handler = formats.get_chat_completion_handler(self._name)
+            return handler
+        own: Handler = formats.chat_formatter_to_chat_completion_handler(self._formatter(self._name))
+        return own
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt that the model's own template makes of messages.
+
+        Raises:
+            ModelError: the model has no template.
+            ValueError: the template refuses the messages.
+        """
+        if "chat_template.default" not in self._templates:
+            raise ModelError("the model has no chat template; give the prompt as text")
+        return str(self._formatter("chat_template.default")(messages=checked_messages(messages)).prompt)
+
+    def _formatter(self, name: str) -> Any:
+        """A formatter by a template of the model, compiled once."""
+        from llama_cpp import llama_chat_format as formats
+
+        if name not in self._formatters:
+            bos, eos = self._special
+            with _template_errors():
+                formatter = formats.Jinja2ChatFormatter(self._templates[name], bos_token=bos, eos_token=eos)
+            self._formatters[name] = _guarded(formatter)
+        return self._formatters[name]
+
+
+class ChatModel:
+    """What chat handlers use of a llama_cpp.Llama. Remembers the last completion's last dictionary."""
+
+    def __init__(self, llm: Any, extras: dict[str, Any]) -> None:
+        self._llm = llm
+        self._extras = extras
+        self.verbose = False
+        self.metadata = llm.metadata
+        self.last: dict[str, Any] = {}
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        return list(self._llm.tokenize(text, add_bos, special))
+
+    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
+        return str(self._llm.detokenize(tokens, special)).encode()
+
+    def token_bos(self) -> int:
+        return int(self._llm.token_bos())
+
+    def token_eos(self) -> int:
+        return int(self._llm.token_eos())
+
+    def n_ctx(self) -> int:
+        return int(self._llm.n_ctx())
+
+    def create_completion(self, prompt: Any, **options: Any) -> Any:
+        # A formatter's own criterion stops at the end token, which generations do anyway; its stop string is the
+        # end token's text, which some models lack.
+        options.pop("stopping_criteria", None)
+        options["stop"] = [stop for stop in options.get("stop") or () if stop]
+        answer = self._llm.create_completion(prompt, **options, **self._extras)
+        if options.get("stream"):
+            return self._remembering(answer)
+        self.last = answer
+        return answer
+
+    def _remembering(self, parts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for part in parts:
+            self.last = part
+            yield part
+
+
+def checked_messages(messages: object) -> list[dict[str, Any]]:
+    """Messages as a list of dictionaries with a role.
+
+    Raises:
+        ValueError, TypeError: they are not; the message says which.
+    """
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise TypeError(f"messages must be a list of dictionaries, got {type(messages).__name__}")
+    if not messages:
+        raise ValueError("messages is empty; give at least one message")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ValueError(f"messages[{i}] must be a dictionary with a role and a content, got {message!r}")
+    return [dict(message) for message in messages]
+
+
+def with_schema(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """OpenAI's json_schema format as llama-cpp-python's json_object with a schema.
+
+    Raises:
+        ValueError, TypeError: it is neither.
+    """
+    if response_format is None:
+        return None
+    if not isinstance(response_format, Mapping):
+        raise TypeError(f"response_format must be a dictionary with a type, got {response_format!r}")
+    kind = response_format.get("type")
+    if kind == "json_schema":
+        schema = (response_format.get("json_schema") or {}).get("schema")
+        if not isinstance(schema, Mapping):
+            raise ValueError("response_format json_schema must hold json_schema.schema, a JSON schema")
+        return {"type": "json_object", "schema": dict(schema)}
+    if kind not in ("text", "json_object"):
+        raise ValueError(f"response_format must be text, json_object or json_schema, got {kind!r}")
+    return dict(response_format)
+
+
+@contextlib.contextmanager
+def _template_errors() -> Iterator[None]:
+    """A template is the model file's program: whatever it raises is about the messages or the template."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"the chat template cannot render these messages: {error}") from error
+
+
+def _guarded(formatter: Handler) -> Handler:
+    def render(**arguments: Any) -> Any:
+        with _template_errors():
+            return formatter(**arguments)
+
+    return render
+
+
+def stream_chat(parts: Iterator[dict[str, Any]], model: ChatModel) -> Iterator[dict[str, Any]]:
+    """A streamed chat; its last chunk gets the usage and the timings of the completion behind it."""
+    before: dict[str, Any] | None = None
+    for part in parts:
+        if before is not None:
+            yield before
+        # The handlers pass chunks on one by one: the last one is known by its finish reason, not by waiting.
+        if part["choices"] and part["choices"][0]["finish_reason"] is not None:
+            before = part
+        else:
+            before = None
+            yield part
+    if before is not None:
+        yield before | {key: model.last[key] for key in ("usage", "timings") if key in model.last}

@@ -1,0 +1,234 @@
+"""``maskprobe chat``: a conversation in the terminal, or line by line through a pipe.
+
+Knows messages, commands and figures; leaves editing and history to chat_input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ContextError, MaskProbeError, ModelError
+from ..hub import resolve_model
+from ..llama import MaskProbeLlama, Options
+from ..notation import parse_speculation
+from ..results import Stats
+from .app import app
+from .chat_input import piped_messages, typed_messages
+from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption
+from .sampling import (
+    MinPOption,
+    PlainOption,
+    RepeatPenaltyOption,
+    SeedOption,
+    StopOption,
+    SystemOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+)
+from .terminal import loaded, note, output, write
+
+HELP = """\
+/reset         begin a new conversation; the system message stays
+/system TEXT   set the system message; without TEXT, remove it
+/stats         figures of the last answer and of this chat
+/save FILE     write the messages to a new JSON file
+/help          this list
+/exit          leave, as does Ctrl-D
+A message goes on in the next line after Alt+Enter or a \\ at its end. Ctrl-C stops an answer."""
+
+
+@app.command()
+def chat(
+    model: ModelOption = None,
+    system: SystemOption = None,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens per answer.")] = 1024,
+    temperature: TemperatureOption = 0.8,
+    top_k: TopKOption = 40,
+    top_p: TopPOption = 0.95,
+    min_p: MinPOption = 0.05,
+    repeat_penalty: RepeatPenaltyOption = 1.0,
+    seed: SeedOption = None,
+    stop: StopOption = None,
+    speculation: SpeculationOption = "",
+    plain: PlainOption = False,
+    n_ctx: ContextOption = 4096,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
+    options: Options = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": seed,
+        "stop": stop or [],
+        "speculate": False if plain else None,
+    }
+    settings = parse_speculation(speculation)
+    path = resolve_model(model)
+    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
+    with output(), loaded(path, speculation=settings, **machine) as llm:
+        if not llm.has_chat_template():
+            raise ModelError(
+                f"{path.name} has no chat template, so it cannot chat; maskprobe generate --raw continues a text"
+            )
+        conversation = Conversation(llm, options, system)
+        if sys.stdin.isatty():
+            note(f"{path.name}, {llm.description()}. /help lists commands.")
+            _talk(conversation, typed_messages(), interactive=True)
+        else:
+            _talk(conversation, piped_messages(sys.stdin), interactive=False)
+
+
+class Conversation:
+    """The messages of a chat and the figures of its answers."""
+
+    def __init__(self, llm: MaskProbeLlama, options: Options, system: str | None = None) -> None:
+        self._llm = llm
+        self._options = options
+        self.system = system
+        self.turns: list[dict[str, str]] = []  # by user and assistant, in turn
+        self.answers: list[Stats] = []  # of finished answers, also of those that were reset
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """All messages, as chat templates take them."""
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
+
+    def answer(self, text: str) -> Iterator[str]:
+        """Streams the answer to a message. What has come when it stops, for whatever reason, is kept.
+
+        Raises:
+            ContextError: the conversation has outgrown the context; it is as before.
+        """
+        question = {"role": "user", "content": text}
+        ids = self._llm.apply_chat_template([*self.messages, question])
+        pieces: list[str] = []
+        try:
+            with closing(self._llm.stream(ids, **self._options)) as stream:  # type: ignore[type-var]
+                for chunk in stream:
+                    pieces.append(chunk.text)
+                    yield chunk.text
+            assert chunk.stats is not None
+            self.answers.append(chunk.stats)
+        finally:
+            if pieces:
+                self.turns += [question, {"role": "assistant", "content": "".join(pieces)}]
+
+    def is_full(self) -> bool:
+        """Whether the last answer ended because the context was full."""
+        last = self.answers[-1]
+        return last.cache_n + last.prompt_n + last.predicted_n >= self._llm.n_ctx()
+
+    def n_ctx(self) -> int:
+        """Tokens that the conversation may have."""
+        return self._llm.n_ctx()
+
+
+def _talk(conversation: Conversation, lines: Iterable[str], *, interactive: bool) -> None:
+    for line in lines:
+        if line.startswith("/"):
+            if not _command(conversation, line):
+                return
+        elif line.strip():
+            try:
+                _reply(conversation, line)
+            except KeyboardInterrupt:
+                if not interactive:
+                    raise
+                write("\n")
+                note("stopped; what came stays in the conversation")
+
+
+def _reply(conversation: Conversation, text: str) -> None:
+    """One answer and its line of figures, or the line that says why there is none."""
+    try:
+        with closing(conversation.answer(text)) as pieces:  # type: ignore[type-var]
+            for piece in pieces:
+                write(piece)
+    except ContextError:
+        _warn(
+            f"the conversation no longer fits n_ctx={conversation.n_ctx()}; "
+            "/reset begins a new one, a shorter message or a larger --n-ctx may fit"
+        )
+    except (MaskProbeError, ValueError) as error:
+        _warn(str(error))
+    else:
+        write("\n")
+        note(str(conversation.answers[-1]))
+        if conversation.is_full():
+            _warn(f"the context of n_ctx={conversation.n_ctx()} tokens is full; /reset begins a new conversation")
+
+
+def _command(conversation: Conversation, line: str) -> bool:
+    """Does what a line that begins with / asks for. Returns whether the chat goes on."""
+    name, _, argument = line.strip().partition(" ")
+    argument = argument.strip()
+    if name in ("/exit", "/quit"):
+        return False
+    if name == "/help":
+        note(HELP)
+    elif name == "/reset":
+        conversation.turns.clear()
+        note("a new conversation begins")
+    elif name == "/system":
+        conversation.system = argument or None
+        note(f"system message: {argument}" if argument else "no system message")
+    elif name == "/stats":
+        note("\n".join(_figures(conversation.answers)))
+    elif name == "/save":
+        _save(conversation, argument)
+    else:
+        _warn(f"unknown command {name}; /help lists them, a leading space makes it a message")
+    return True
+
+
+def _figures(answers: list[Stats]) -> Iterator[str]:
+    if not answers:
+        yield "no answer yet"
+        return
+    last = answers[-1]
+    yield f"last answer: {last}"
+    yield f"  prompt: {last.cache_n + last.prompt_n} tokens, {last.cache_n} of them in the KV cache already"
+    yield f"  drafts: {last.draft_n_accepted} of {last.draft_n} accepted, {last.rows_per_pass:.1f} rows per pass"
+    if last.choice:
+        yield f"  rows: {last.choice}"
+    tokens, passes = (sum(getattr(stats, name) for stats in answers) for name in ("predicted_n", "passes"))
+    seconds = sum(stats.predicted_ms for stats in answers) / 1e3
+    accepted = (tokens - len(answers)) / passes if passes else 1.0  # each first token comes with the prompt
+    yield (
+        f"this chat: {len(answers)} answers, {tokens} tokens in {passes} passes, acceptance length {accepted:.2f}, "
+        f"{tokens / seconds:.1f} tokens/s"
+    )
+
+
+def _save(conversation: Conversation, name: str) -> None:
+    if not name:
+        _warn("/save needs the name of a file")
+        return
+    path = Path(name).expanduser()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(conversation.messages, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+    except FileExistsError:
+        _warn(f"{path} exists and is kept; choose another name")
+    except OSError as error:
+        _warn(f"cannot write {path}: {error.strerror}; choose another name")
+    else:
+        note(f"{len(conversation.messages)} messages written to {path}")
+
+
+def _warn(line: str) -> None:
+    note(f"maskprobe: {line}", style="yellow")

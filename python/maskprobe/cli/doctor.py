@@ -1,0 +1,45 @@
+"""``maskprobe doctor``: does this installation work, and does this machine gain from drafts?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..checks import Check, all_checks
+from .app import app
+from .options import GpuOption, ModelOption, ThreadsOption, tables
+
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@app.command()
+def doctor(
+    model: ModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Check the installation and the machine; exit code 1 if something does not work."""
+    console = tables()
+    done: list[Check] = []
+    for check in all_checks(model, n_threads, n_gpu_layers):
+        done.append(check)
+        if not as_json:
+            _show(console, check)
+    usable = all(check.status != "problem" for check in done)
+    if as_json:
+        print(json.dumps({"usable": usable, "checks": [asdict(check) for check in done]}, indent=2))
+    if not usable:
+        sys.exit(1)
+
+
+def _show(console: Console, check: Check) -> None:
+    console.print(f"{check.status:8}", style=_STYLES[check.status], end="")
+    console.print(f"{check.name}: {check.found}", soft_wrap=True, markup=False, highlight=False)
+    if check.remedy is not None:
+        console.print(f"{'':8}-> {check.remedy}", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,118 @@
+"""``maskprobe generate``: one answer, streamed or as JSON."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ModelError
+from ..hub import resolve_model
+from ..llama import MaskProbeLlama, Options
+from ..notation import parse_speculation
+from .app import app
+from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption
+from .sampling import (
+    MinPOption,
+    PlainOption,
+    RepeatPenaltyOption,
+    SeedOption,
+    StopOption,
+    SystemOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+)
+from .terminal import loaded, note, output, write
+
+
+@app.command()
+def generate(
+    ctx: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask; - or a pipe in its place: standard input.", show_default=False)
+    ] = None,
+    model: ModelOption = None,
+    system: SystemOption = None,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
+    temperature: TemperatureOption = 0.8,
+    top_k: TopKOption = 40,
+    top_p: TopPOption = 0.95,
+    min_p: MinPOption = 0.05,
+    repeat_penalty: RepeatPenaltyOption = 1.0,
+    seed: SeedOption = None,
+    stop: StopOption = None,
+    speculation: SpeculationOption = "",
+    plain: PlainOption = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too and show the ratio.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without chat template.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, at the end.")] = False,
+    n_ctx: ContextOption = 4096,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Stream an answer and end with one line of figures."""
+    text = _prompt_text(ctx, prompt)
+    settings = parse_speculation(speculation)
+    if raw and system is not None:
+        raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
+    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
+    path = resolve_model(model)
+    with output(), loaded(path, speculation=settings, **machine) as llm:
+        ids = llm.tokenize(text) if raw else _chat_prompt(llm, path.name, text, system)
+        options: Options = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repeat_penalty": repeat_penalty,
+            "seed": seed if seed is not None else secrets.randbits(31),  # one for both runs of --compare
+            "stop": stop or [],
+        }
+        pieces = []
+        with closing(llm.stream(ids, speculate=False if plain else None, **options)) as stream:  # type: ignore[type-var]
+            for chunk in stream:
+                pieces.append(chunk.text)
+                if not as_json:
+                    write(chunk.text)
+        assert chunk.stats is not None
+        reference = None
+        if compare and not plain:
+            reference = llm.generate(ids, speculate=False, cache_prompt=False, **options).stats
+        if as_json:
+            result: dict[str, Any] = {
+                "model": path.name,
+                "text": "".join(pieces),
+                "finish_reason": chunk.finish_reason,
+                "stats": chunk.stats.as_dict(),
+            }
+            write(json.dumps(result | ({"plain": reference.as_dict()} if reference else {})) + "\n")
+            return
+        write("\n")
+        line = str(chunk.stats)
+        if reference is not None:
+            ratio = chunk.stats.predicted_per_second / reference.predicted_per_second
+            line += f", {ratio:.2f} x plain decoding ({reference.predicted_per_second:.1f} tokens/s)"
+        note(line)
+
+
+def _prompt_text(ctx: typer.Context, prompt: str | None) -> str:
+    """The argument, or standard input without its last newline."""
+    if prompt is not None and prompt != "-":
+        return prompt
+    text = "" if prompt is None and sys.stdin.isatty() else sys.stdin.read().removesuffix("\n")
+    if prompt is None and not text:
+        ctx.fail("Missing argument 'PROMPT': what to ask, or - to read it from standard input.")
+    return text
+
+
+def _chat_prompt(llm: MaskProbeLlama, name: str, text: str, system: str | None) -> list[int]:
+    if not llm.has_chat_template():
+        raise ModelError(f"{name} has no chat template; --raw continues the prompt as it is")
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    return llm.apply_chat_template([*messages, {"role": "user", "content": text}])

@@ -1,0 +1,124 @@
+"""``maskprobe info``: what is known of a model, from its file, from the cache and from this machine."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .. import costs, outlook, tuned
+from ..binding import llama_cpp
+from ..embeddings import split_paths
+from ..hub import resolve_model
+from ..llama import MaskProbeLlama
+from .app import app
+from .options import GpuOption, ModelArgument, ThreadsOption, tables
+
+_N_CTX = 512  # nothing here depends on it
+_CHANCES = (0.6, 0.8, 0.95)
+
+
+@app.command()
+def info(
+    model: ModelArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Show what a model is, whether it can be probed, and what rows cost on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so
+        llm = MaskProbeLlama(resolve_model(model), n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
+    with llm:
+        found = model_facts(llm) | probing_facts(llm)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        tables().print(_table(found))
+
+
+def model_facts(llm: MaskProbeLlama) -> dict[str, Any]:
+    """What the file says."""
+    model = llm.engine.model
+    handle = model.model
+    return {
+        "file": str(model.path),
+        "file_bytes": sum(part.stat().st_size for part in split_paths(model.path)),
+        "name": model.metadata("general.name"),
+        "architecture": model.metadata("general.architecture"),
+        "parameters": int(llama_cpp.llama_model_n_params(handle)),
+        "quantization": llama_cpp.llama_ftype_name(llama_cpp.llama_model_ftype(handle)).decode(),
+        "context_length": int(llama_cpp.llama_model_n_ctx_train(handle)),
+        "vocabulary": model.n_vocab,
+        "layers": int(llama_cpp.llama_model_n_layer(handle)),
+        "embedding": model.n_embd,
+        "chat_template": llm.has_chat_template(),
+    }
+
+
+def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
+    """Whether drafts are made, what is kept for them in the cache, and what their rows cost here."""
+    engine = llm.engine
+    if llm.why_plain is not None:
+        return {"probing": False, "why_plain": llm.why_plain}
+    path = engine.model.path
+    choice = engine.probe_choice()
+    scores = {name: round(choice.mean(name), 3) for name in choice.names if choice.mean(name) > float("-inf")}
+    measured = engine.measured_costs()
+    curve = costs.interpolate(measured, costs.MEASURED_ROWS)
+    return {
+        "probing": True,
+        "why_plain": None,
+        "start_vector": choice.name(),
+        "start_vector_scores": scores,
+        "tuned_costs": tuned.load_costs(path, engine.setup) is not None,
+        "tuned_adjacency": tuned.load_adjacency(path, engine.model.n_vocab) is not None,
+        "setup": engine.setup,
+        "cost_curve": [
+            {"rows": rows, "ms": round(ms, 3), "plain_passes": round(ms / measured[1], 3)}
+            for rows, ms in measured.items()
+        ],
+        "rows_that_pay": {f"{chance:g}": outlook.best_rows(curve, chance)[0] for chance in _CHANCES},
+        "outlook": outlook.in_words(curve),
+    }
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _rows(found).items():
+        table.add_row(label, value)
+    return table
+
+
+def _rows(found: dict[str, Any]) -> dict[str, str]:
+    """The facts as people read them."""
+    rows = {
+        "file": f"{found['file']}, {found['file_bytes'] / 1e6:,.0f} MB",
+        "model": f"{found['name'] or 'without a name'}, {found['architecture']}",
+        "parameters": f"{found['parameters'] / 1e6:,.0f} million, {found['quantization']}",
+        "context length": f"{found['context_length']:,} tokens",
+        "vocabulary": f"{found['vocabulary']:,} tokens",
+        "layers": f"{found['layers']}, {found['embedding']} wide",
+        "chat template": "yes" if found["chat_template"] else "no",
+    }
+    if not found["probing"]:
+        return rows | {"probing": f"no: {found['why_plain']}"}
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in found["start_vector_scores"].items())
+    tuned_parts = [part for part in ("costs", "adjacency") if found[f"tuned_{part}"]]
+    curve = found["cost_curve"]
+    pay = ", ".join(f"{rows} at {100 * float(chance):.0f} %" for chance, rows in found["rows_that_pay"].items())
+    return rows | {
+        "probing": "yes",
+        "start vector": f"{found['start_vector']} next" + (f"; scores so far: {scores}" if scores else ""),
+        "tuned": " and ".join(tuned_parts) if tuned_parts else "no; maskprobe tune does it, once",
+        "machine": found["setup"],
+        "rows": ", ".join(f"{point['rows']}: {point['ms']:.1f} ms" for point in curve),
+        "in plain passes": ", ".join(f"{point['rows']}: {point['plain_passes']:.2f}" for point in curve),
+        "rows that pay": f"{pay} of drafted tokens right",
+        "outlook": found["outlook"],
+    }

@@ -1,0 +1,34 @@
+"""What commands share: options that name models and machines, and the consoles."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A .gguf file, a catalogue name or user/repo:QUANT; default: smollm2."),
+]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="A .gguf file, a catalogue name or user/repo:QUANT; default: smollm2."),
+]
+ContextOption = Annotated[int, typer.Option(help="Context length in tokens.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: one per physical core.")]
+GpuOption = Annotated[int, typer.Option(help="Layers on the GPU, -1 = all.")]
+SPECULATION_HELP = (
+    'Settings such as "budget=10", "masks=2,tree=15x4,probe=prompt-mean,update=0.1", "tree=dynamic,block=60" or '
+    '"paper-30".'
+)
+SpeculationOption = Annotated[str, typer.Option(help=SPECULATION_HELP)]
+
+# Everything that is not the result goes here, so that a pipe gets the result alone.
+notes = Console(stderr=True, highlight=False)
+
+
+def tables() -> Console:
+    """A console for tables; in a pipe there is no width to fit."""
+    return Console() if sys.stdout.isatty() else Console(width=120)

@@ -1,0 +1,78 @@
+"""``maskprobe serve``: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from ..hub import resolve_model
+from ..llama import MaskProbeLlama
+from ..notation import parse_speculation
+from .app import app
+from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption, notes
+
+
+@app.command()
+def serve(
+    model: ModelOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all, also from outside.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on, 0 = a free one.")] = 8080,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="MASKPROBE_API_KEY", help="Ask clients for this key.", show_envvar=True)
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Name of the model for clients; default: its file's.")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name by which clients may address the server, * = any. Repeatable.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A site whose pages may use the server, * = any. Repeatable.")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=0, help="Most requests that wait for the model.")] = 32,
+    max_body: Annotated[int, typer.Option(min=1, help="Largest request in bytes.")] = 4 * 2**20,
+    chat_format: Annotated[
+        str | None, typer.Option(help="A chat format of llama-cpp-python; default: the model's own template.")
+    ] = None,
+    speculation: SpeculationOption = "",
+    n_ctx: ContextOption = 4096,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+) -> None:
+    """Serve a model to OpenAI clients, with a chat page at /."""
+    try:
+        from .. import server
+    except ImportError as error:
+        raise ValueError(f'the server needs {error.name}: pip install "maskprobe[server]"') from error
+
+    if api_key == "":
+        raise ValueError("the API key is empty; give one, or leave --api-key and MASKPROBE_API_KEY out")
+    settings = parse_speculation(speculation)
+    path = resolve_model(model)
+    names = [alias] if alias else []
+    names += [path.stem, path.name] + ([model] if model else [])
+    with (
+        closing(server.bind(host, port)) as bound,  # before the model: a port in use is known at once
+        MaskProbeLlama(
+            path,
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_gpu_layers=n_gpu_layers,
+            chat_format=chat_format,
+            speculation=settings,
+        ) as llm,
+    ):
+        if api_key is None and not server.is_local(bound):
+            notes.print("Whoever reaches this address can use the model; --api-key KEY asks for a key.", style="yellow")
+        how = server.Settings(
+            names=tuple(names),
+            api_key=api_key,
+            allowed_hosts=(*server.LOCAL_HOSTS, server.host_of(bound), host, *(allowed_host or ())),
+            cors_origins=tuple(cors_origin or ()),
+            queue=queue,
+            max_body=max_body,
+        )
+        ready = f"maskprobe serves {names[0]} at {server.url_of(bound)} (Ctrl-C stops it)"
+        server.serve(
+            server.create_app(llm, how), bound, lambda: notes.print(ready, soft_wrap=True, markup=False)
+        )

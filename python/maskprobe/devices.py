@@ -1,0 +1,57 @@
+"""The backend devices of the llama.cpp that llama-cpp-python has loaded. Knows ggml's device list, read only."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+from .binding import llama_cpp
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device llama.cpp can compute on."""
+
+    name: str
+    description: str
+    free_bytes: int
+    total_bytes: int
+
+
+def devices() -> list[Device]:
+    """All devices, the CPU among them."""
+    llama_cpp.llama_backend_init()
+    device_at = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [_describe(device_at(i)) for i in range(_function("ggml_backend_dev_count", ctypes.c_size_t)())]
+
+
+def ggml_version() -> str:
+    """Version and commit of ggml."""
+    version, commit = (_function(name, ctypes.c_char_p)().decode() for name in ("ggml_version", "ggml_commit"))
+    return f"{version} ({commit})"
+
+
+def _describe(device: int) -> Device:
+    name, description = (
+        _function(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(device).decode(errors="replace")
+        for what in ("name", "description")
+    )
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    size_p = ctypes.POINTER(ctypes.c_size_t)
+    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)
+    memory(device, ctypes.byref(free), ctypes.byref(total))
+    return Device(name, description, free.value, total.value)
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """A ggml function; the list of devices is in one of its libraries, the devices in the other."""
+    raw = llama_cpp.llama_cpp
+    for library in ("ggml", "ggml-base"):
+        try:
+            function = getattr(raw.load_shared_library(library, raw._base_path), name)
+        except AttributeError:
+            continue
+        function.restype, function.argtypes = result, arguments
+        return function
+    raise AttributeError(f"ggml has no function {name}")

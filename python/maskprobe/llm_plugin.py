@@ -1,0 +1,128 @@
+"""Models for the `llm` command and library (https://llm.datasette.io): the embedded one and those downloaded.
+
+Knows llm's classes; leaves names of models to hub, and chats to MaskProbeLlama. Nothing is loaded before the first
+prompt, and one model stays loaded in a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import llm
+from llm.parts import TextPart
+from pydantic import Field, field_validator
+
+from .hub import resolve_model
+from .llama import MaskProbeLlama
+from .notation import parse_speculation
+
+PREFIX = "maskprobe/"
+_MACHINE = ("n_ctx", "n_threads", "n_gpu_layers")  # options of a loaded model, not of an answer
+
+
+@llm.hookimpl
+def register_models(register: Callable[..., None]) -> None:
+    """Registers models by name; called once for every use of llm."""
+    for name in _names():
+        register(MaskProbe(name))
+
+
+def _names() -> list[str]:
+    return ["smollm2"]
+
+
+class MaskProbe(llm.Model):
+    """A model by a name that `maskprobe --model` takes."""
+
+    can_stream = True
+    supports_schema = True
+
+    class Options(llm.Options):
+        """What `llm -o NAME VALUE` takes; what is left out is as in llama-cpp-python."""
+
+        max_tokens: int | None = Field(default=None, description="At most so many tokens")
+        temperature: float | None = Field(default=None, description="0 = greedy")
+        top_k: int | None = Field(default=None, description="Choose among so many tokens; 0 = all")
+        top_p: float | None = Field(default=None, description="Choose among the tokens that make up this probability")
+        min_p: float | None = Field(default=None, description="Least probability relative to the best token's")
+        typical_p: float | None = Field(default=None, description="Locally typical sampling; 1 = off")
+        repeat_penalty: float | None = Field(default=None, description="Above 1: less repetition")
+        frequency_penalty: float | None = Field(default=None, description="By how often a token has come; 0 = off")
+        presence_penalty: float | None = Field(default=None, description="For tokens that have come; 0 = off")
+        seed: int | None = Field(default=None, description="Seed of the sampler")
+        stop: str | list[str] | None = Field(default=None, description="Text that ends the answer")
+        speculate: bool | str | None = Field(
+            default=None, description='false = plain decoding, or settings such as "budget=10"'
+        )
+        n_ctx: int | None = Field(default=None, description="Context length in tokens, 4096 if left out")
+        n_threads: int | None = Field(default=None, description="Threads; one per physical core if left out")
+        n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU, -1 = all")
+
+        @field_validator("speculate")
+        @classmethod
+        def _readable(cls, value: bool | str | None) -> bool | str | None:
+            if isinstance(value, str):
+                if value.lower() in ("true", "false"):
+                    return value.lower() == "true"
+                parse_speculation(value)
+            return value
+
+    def __init__(self, name: str) -> None:
+        self.model_id = PREFIX + name
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"maskprobe: {self.model_id}"
+
+    def execute(
+        self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
+    ) -> Iterator[str]:
+        """Answers a prompt with what was said before it."""
+        options = prompt.options.model_dump(exclude_none=True)
+        machine = {name: options.pop(name) for name in _MACHINE if name in options}
+        if isinstance(options.get("speculate"), str):
+            options["speculate"] = parse_speculation(options["speculate"])
+        if prompt.schema:
+            options["response_format"] = {"type": "json_object", "schema": prompt.schema}
+        model = _load(self._name, machine)
+        # llm joins the pieces itself where it does not stream.
+        with closing(model.create_chat_completion(_messages(prompt), stream=True, **options)) as parts:
+            for part in parts:
+                if text := part["choices"][0]["delta"].get("content"):
+                    yield text
+        timings = part["timings"]
+        response.set_usage(
+            input=part["usage"]["prompt_tokens"],
+            output=part["usage"]["completion_tokens"],
+            details={"cached_tokens": timings["cache_n"]} if timings["cache_n"] else None,
+        )
+        response.response_json = {"finish_reason": part["choices"][0]["finish_reason"], "timings": timings}
+
+
+_loaded: tuple[Any, MaskProbeLlama] | None = None
+
+
+def _load(name: str, machine: dict[str, Any]) -> MaskProbeLlama:
+    """The model, loaded; another one that was is closed first."""
+    global _loaded
+    key = (resolve_model(name), tuple(sorted(machine.items())))
+    if _loaded is None or _loaded[0] != key:
+        if _loaded is not None:
+            _loaded[1].close()
+            _loaded = None
+        _loaded = (key, MaskProbeLlama(key[0], **machine))
+    return _loaded[1]
+
+
+def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
+    """The conversation as chat templates take it. A system message of this prompt replaces an earlier one."""
+    messages = [
+        {"role": message.role, "content": "".join(part.text for part in message.parts if isinstance(part, TextPart))}
+        for message in prompt.messages
+    ]
+    if prompt.system:
+        messages = [m for m in messages if m["role"] != "system"]
+        messages.insert(0, {"role": "system", "content": prompt.system})
+    return messages
