@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.bench import choose, is_looping, read_prompts
+from maskprobe.bench.prompts import choose, is_looping, read_prompts
 from models import quantized
 
 Drafter = Callable[[Sequence[int]], Sequence[int]]

@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.bench import choose, read_prompts
+from maskprobe.bench.prompts import choose, read_prompts
 from maskprobe.sampling import Sampling
 from models import quantized
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -74,45 +73,6 @@ def test_usage_errors_exit_with_2() -> None:
     done = maskprobe("generate")
     assert done.returncode == 2
     assert "Missing argument" in done.stderr
-
-
-def write_prompts(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-GOOD = [
-    json.dumps({"question_id": 1, "category": "writing", "turns": ["Write one line about rain.", "Again."]}),
-    json.dumps({"question_id": 2, "category": "math", "turns": ["What is 2 + 2?"]}),
-    json.dumps({"question_id": 3, "category": "math", "turns": ["long " * 900]}),
-]
-
-
-def test_bench_measures_and_writes(model: str, tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path / "prompts.jsonl", *GOOD)
-    out = tmp_path / "out.json"
-    done = maskprobe(
-        "bench", "--prompts", str(prompts), "-m", model, "--speculation", "tree=4", "--speculation", "budget=6",
-        "--max-tokens", "12", "--n-threads", "1", "--json", str(out),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "tokens/pass" in done.stdout
-    report = json.loads(out.read_text())
-    assert report["header"]["prompts"] == 2  # the long one is left out
-    assert list(report["header"]["settings"]) == ["tree=4", "budget=6"]
-    assert [run["setting"] for run in report["runs"]] == ["plain", "tree=4", "budget=6"] * 2
-    for run in report["runs"]:
-        assert run["equal_to_plain"] is True
-        assert run["speed_ratio"] > 0
-        assert run["stats"]["predicted_n"] > 0
-
-
-@pytest.mark.parametrize("line", ["not json", "{}", '{"question_id": 1, "category": "a", "turns": []}', '["a"]'])
-def test_bench_names_a_bad_line(line: str, tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path / "prompts.jsonl", GOOD[0], line)
-    done = maskprobe("bench", "--prompts", str(prompts))
-    assert done.returncode == 1
-    assert "prompts.jsonl, line 2: not a SpecBench question" in done.stderr
 
 
 def test_tune_resumes_and_is_used(tmp_path: Path, tiny_path: Callable[[str], Path]) -> None:

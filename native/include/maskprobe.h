@@ -27,6 +27,8 @@ struct llama_sampler;
 /* cdef: begin */
 #define MP_MAX_MASKS 4       /* masks per node, k */
 #define MP_ADJACENCY_WIDTH 8 /* candidates per token in an adjacency table */
+#define MP_SOURCE_NGRAMS 1    /* of mp_speculation.sources */
+#define MP_SOURCE_ADJACENCY 2
 #define MP_RELIABILITY_CLASSES 10 /* equal classes of probability, 0..0.1 first */
 
 typedef enum mp_status {
@@ -73,6 +75,7 @@ typedef struct mp_speculation {
     int32_t block;                /* most rows of root, drafted nodes and masks in one pass */
     const float * cost;           /* MP_TREE_MIXED: cost of a pass of 1..n_cost rows; copied */
     int32_t n_cost;
+    int32_t sources;     /* MP_TREE_MIXED: MP_SOURCE_* that propose drafts beside the masks, or-ed */
     int32_t refine;      /* 1: correct the costs by what passes take; they are in ms then */
     int32_t prune;       /* 1: a candidate equal to its parent is replaced by the next best */
     float update;        /* lambda of [ESP, eq. 5] */

@@ -7,10 +7,10 @@ namespace mp {
 
 namespace {
 
-constexpr double memory = 0.97; // of the rate, per pass: the last 30 or so count
+constexpr double memory = 0.95; // of the rate, per pass: the last 20 or so count
 constexpr double long_memory = 0.99;
-constexpr double caution = 0.3;            // dearer rows for every plain pass that drafts have lost
-constexpr double doubt = 3.0;              // drafts' worth of trust to start with
+constexpr double caution = 0.05;            // dearer rows for every plain pass that drafts have lost
+constexpr double doubt = 8.0;              // drafts' worth of trust to start with
 constexpr float curve_step = 0.2f;         // of a correction towards what was observed
 constexpr float curve_return = 0.0005f;    // per pass back towards the measured curve, so that one hiccup passes
 constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else

@@ -93,6 +93,7 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     out.n_masks = out.tree == MP_TREE_NONE ? 0 : in.n_masks;
     out.cost.assign(in.cost, in.cost + in.n_cost);
     out.refine = in.refine != 0;
+    out.sources = in.sources;
     out.widths.assign(in.widths, in.widths + in.n_widths);
     out.block = in.block;
     out.prune = in.prune != 0;

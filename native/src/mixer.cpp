@@ -28,8 +28,8 @@ float score(const Features & weights, const Features & features) {
 
 Mixer::Mixer() {
     // Fitted to 104 answers of a 135M chat model; see docs/drafting.md.
-    weights_ = {0.50f, -0.80f, 0.00f, 0.30f, -0.10f, -0.20f, 0.20f, -0.44f, -0.19f, 2.00f,
-                3.30f, 3.80f,  4.45f, 5.15f, 6.60f,  0.60f,  0.55f, 0.60f,  3.30f};
+    weights_ = {0.67f, -0.36f, 1.45f, 0.30f, -0.14f, -0.69f, 0.33f, -0.35f, -0.19f, 2.00f, 3.30f,
+                3.80f, 4.88f,  5.04f, 5.50f, 6.00f,  7.40f,  9.44f, 0.46f,  0.55f,  0.60f, 3.28f};
     squares_.fill(prior_squares);
 }
 

@@ -7,7 +7,7 @@ namespace mp {
 
 namespace {
 
-constexpr float hit_memory = 0.92f; // per match looked at: the last dozen count
+constexpr float hit_memory = 0.88f; // per match looked at: the last eight or so count
 
 // Equal n-grams have equal keys; places are compared token by token, so a collision only wastes a look.
 uint64_t key_of(const int32_t * end, size_t order) {
@@ -23,7 +23,10 @@ Feature match_feature(size_t length) {
     if (length <= 3) {
         return static_cast<Feature>(feature_match_1 + length - 1);
     }
-    return length <= 5 ? feature_match_4_5 : length <= 8 ? feature_match_6_8 : feature_match_9;
+    if (length <= 15) {
+        return length <= 5 ? feature_match_4_5 : length <= 8 ? feature_match_6_8 : feature_match_9_15;
+    }
+    return length <= 31 ? feature_match_16_31 : length <= 47 ? feature_match_32_47 : feature_match_48;
 }
 
 } // namespace

@@ -10,7 +10,7 @@ namespace mp {
 
 class NgramSource {
 public:
-    static constexpr size_t max_match = 16; // tokens compared; a node's context need not be longer
+    static constexpr size_t max_match = 48; // tokens compared; a node's context need not be longer
 
     void clear();
     void push(int32_t token);
@@ -30,7 +30,8 @@ private:
         float hits = 1.0f;
         float misses = 1.0f;
     };
-    std::array<HitRate, 6> hit_rates_; // by length of the match, in the steps of the match features
+    // By length of the match, in the steps of the match features.
+    std::array<HitRate, feature_match_48 - feature_match_1 + 1> hit_rates_;
     std::vector<int32_t> tokens_;
     // For each order: key of an n-gram -> the position after its latest occurrence, and from each such
     // position to the one before.

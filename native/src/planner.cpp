@@ -52,12 +52,16 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
 
         const NodeContext view{context.data(), context.size(), tree.depth[node]};
         CandidateSet set;
-        evidence.ngrams.propose(view, set);
+        if ((evidence.sources & MP_SOURCE_NGRAMS) != 0) {
+            evidence.ngrams.propose(view, set);
+        }
         if (static_cast<size_t>(tree.depth[node]) < evidence.probe.size()) {
             const Candidates & level = evidence.probe[tree.depth[node]];
             set.add_list(level.token.data(), level.logp.data(), level.token.size(), feature_probe);
         }
-        evidence.adjacency.propose(view, set);
+        if ((evidence.sources & MP_SOURCE_ADJACENCY) != 0) {
+            evidence.adjacency.propose(view, set);
+        }
         mixer.mix(set);
         for (size_t i = 0; i < set.items.size(); ++i) {
             frontier.push({path_p[node] * set.items[i].p, node, i});

@@ -7,6 +7,7 @@
 #include "budget.h"
 #include "mixer.h"
 #include "ngram.h"
+#include "maskprobe.h"
 #include "tree.h"
 
 namespace mp {
@@ -16,6 +17,7 @@ struct Evidence {
     const NgramSource & ngrams; // its tokens end with the root
     const AdjacencySource & adjacency;
     const std::vector<Candidates> & probe; // level d ranks the tokens of depth d + 1; may be empty
+    int32_t sources;                       // MP_SOURCE_*: which of the former two propose
 };
 
 struct PlanLimits {

@@ -272,7 +272,7 @@ Plan Session::draft() const {
     if (is_mixed()) {
         const PlanLimits limits{std::min<size_t>(speculation_.block, room), n_again, depth,
                                 llama_api().llama_n_seq_max(ctx_), speculation_.n_masks};
-        return make_plan(root, Evidence{ngrams_, adjacency_, levels_}, mixer_, budget_, limits);
+        return make_plan(root, Evidence{ngrams_, adjacency_, levels_, speculation_.sources}, mixer_, budget_, limits);
     }
     // Tokens decoded again ride in the same batch, which must stay one ubatch.
     const size_t rows =

@@ -27,6 +27,7 @@ struct Speculation {
     int32_t block = 1;           // most rows of root, drafted nodes and masks
     std::vector<float> cost;     // of 1.. rows, for a mixed tree
     bool refine = false;         // correct the costs by what passes take
+    int32_t sources = 0;         // of a mixed tree, beside the masks: MP_SOURCE_*
     bool prune = true;
     float update = 0.0f;
     std::vector<float> masks; // start values, [n_masks, n_embd]

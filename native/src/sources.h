@@ -24,9 +24,12 @@ enum Feature {
     feature_match_1,   // the longest match that it continues is 1 token long
     feature_match_2,   //
     feature_match_3,   //
-    feature_match_4_5, //
-    feature_match_6_8, //
-    feature_match_9,   // 9 or more
+    feature_match_4_5,
+    feature_match_6_8,
+    feature_match_9_15,
+    feature_match_16_31,
+    feature_match_32_47,
+    feature_match_48, // 48 or more
     feature_latest,    // it continues the latest of the longest matches
     feature_share,     // log of its share among the matches looked at
     feature_hit_rate,  // log-odds with which such latest matches have come true lately

@@ -432,6 +432,7 @@ void adjacency_table() {
     call.speculation.block = 16;
     call.speculation.cost = cost.data();
     call.speculation.n_cost = 16;
+    call.speculation.sources = MP_SOURCE_ADJACENCY;
     CHECK_OK(call.begin());
     CHECK_OK(mp_session_prefill(call.session, &call.pass));
     CHECK_OK(mp_session_step(call.session, &call.pass));

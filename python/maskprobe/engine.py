@@ -22,6 +22,7 @@ from .speculation import Speculation
 
 # Ids and embedding rows must give the same logits; backends may differ in the last bits only.
 _PATHS_AGREE = 0.02  # of the logits' standard deviation
+_SOURCES = {"ngrams": lib.MP_SOURCE_NGRAMS, "adjacency": lib.MP_SOURCE_ADJACENCY}
 _TREES = {"static": lib.MP_TREE_STATIC, "dynamic": lib.MP_TREE_DYNAMIC, "mixed": lib.MP_TREE_MIXED}
 
 
@@ -93,6 +94,7 @@ class Engine:
                 curve, refine = costs.curve_for(speculation, self.measured_costs)
                 settings.cost = ffi.from_buffer("float[]", curve)
                 settings.n_cost, settings.refine = len(curve), refine
+                settings.sources = sum(flag for name, flag in _SOURCES.items() if name in speculation.sources)
         n_reused = ffi.new("size_t *")
         c_chain = ffi.NULL if chain is None else ffi.cast("struct llama_sampler *", address_of(chain))
         check(

@@ -135,6 +135,7 @@ class MaskProbeLlama(CompletionMethods):
             model.close()
             raise
         self._model = model
+        self.n_gpu_layers = n_gpu_layers
         self._closed = False
         if self.why_plain is not None:
             warnings.warn(f"{model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)

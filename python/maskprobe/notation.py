@@ -13,6 +13,7 @@ _READERS: dict[str, Any] = {
     "probe": str,
     "prune": lambda text: {"true": True, "false": False}[text.lower()],
     "tree": lambda text: text if text.isalpha() else tuple(int(width) for width in text.split("x")),
+    "sources": lambda text: tuple(text.split("+")),
     "budget": lambda text: text if text == "auto" else int(text),
     "cost": lambda text: {int(rows): float(cost) for rows, cost in (point.split(":") for point in text.split("/"))},
 }
@@ -22,7 +23,7 @@ _NAMES = {"cost": "cost_curve"}
 
 
 def parse_speculation(text: str) -> Speculation:
-    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"``, ``"budget=10"``, ``"cost=1:1/8:1.5/60:3"`` or
+    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"``, ``"budget=10"``, ``"cost=1:1/8:1.5/60:3"`` ``"sources=ngrams+adjacency"`` or
     ``"paper-30"``; empty text is the default.
 
     Raises:

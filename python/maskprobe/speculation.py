@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 ProbeName = Literal["auto", "prompt-mean", "table-mean", "last-k", "last-4-mean", "sample"]
+SOURCES = ("probe", "ngrams", "adjacency")
 PROBES: tuple[str, ...] = get_args(ProbeName)
 MAX_MASKS = 4
 MAX_MIXED_ROWS = 512
@@ -44,6 +45,8 @@ class Speculation:
             [ESP, §3.3]
         budget: mixed tree only. ``"auto"``: as many rows as earn their cost on this machine. A number: no
             pass takes more rows, and rows up to there count as free.
+        sources: mixed tree only: which evidence is used, ``"probe"`` (masks), ``"ngrams"`` (prompt lookup) and
+            ``"adjacency"`` (Token Recycling). Default: all; without ``"probe"`` masks are 0.
         cost_curve: mixed tree only: cost of a pass by rows, in any unit, in place of what this machine
             measures; interpolated.
 
@@ -59,10 +62,14 @@ class Speculation:
     prune: bool = True
     budget: int | Literal["auto"] | None = None
     cost_curve: Mapping[int, float] | None = None
+    sources: tuple[str, ...] = SOURCES
 
     def __post_init__(self) -> None:
         checked_integer("masks", self.masks, 0 if self.tree == "mixed" else 1, MAX_MASKS)
         object.__setattr__(self, "tree", self._checked_tree())
+        object.__setattr__(self, "sources", self._checked_sources())
+        if "probe" not in self.sources:
+            object.__setattr__(self, "masks", 0)
         object.__setattr__(self, "budget", self._checked_budget())
         object.__setattr__(self, "cost_curve", self._checked_cost_curve())
         object.__setattr__(self, "block", self._checked_block())
@@ -125,6 +132,14 @@ class Speculation:
                 "shorten the tree or raise masks"
             )
         return tree
+
+    def _checked_sources(self) -> tuple[str, ...]:
+        sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
+        if not sources or not set(sources) <= set(SOURCES):
+            raise ValueError(f"sources must be some of {', '.join(SOURCES)}, got {self.sources!r}")
+        if sources != SOURCES and not self.is_mixed():
+            raise ValueError(f"sources={sources} needs the mixed tree; a {self.tree} tree has mask guesses alone")
+        return sources
 
     def _checked_budget(self) -> int | Literal["auto"] | None:
         if not self.is_mixed():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,50 +13,72 @@ from ..notation import parse_speculation
 from .app import app
 from .options import SPECULATION_HELP, ContextOption, GpuOption, ModelOption, ThreadsOption, notes, tables
 
+bench = typer.Typer(help="Measure speed, tokens per pass and equality; show and compare results.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
-@app.command()
-def bench(
+
+@bench.command()
+def suite(
     prompts: Annotated[Path, typer.Option(help="Prompts as JSON lines: question_id, category, turns (SpecBench).")],
     model: ModelOption = None,
-    speculation: Annotated[list[str] | None, typer.Option(help=SPECULATION_HELP + " Repeatable.")] = None,
+    speculation: Annotated[
+        list[str] | None, typer.Option(help="A preset (auto, budget-10, paper-30, ...) or: " + SPECULATION_HELP)
+    ] = None,
+    presets: Annotated[bool, typer.Option("--presets", help="Run all presets.")] = False,
     plain: Annotated[bool, typer.Option(help="Decode plainly too, for ratios and equality.")] = True,
-    limit: Annotated[int | None, typer.Option(help="Use so many prompts, evenly from all categories.")] = None,
-    max_prompt_tokens: Annotated[int, typer.Option(help="Leave out longer prompts.")] = 800,
-    max_tokens: Annotated[int, typer.Option(help="Tokens per answer.")] = 128,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts, evenly from all categories.")] = None,
+    max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Leave out longer prompts.")] = 800,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 128,
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
-    stock: Annotated[
-        list[str] | None, typer.Option(help="A speculative mode of llama-server, or all. Repeatable.")
-    ] = None,
+    stock: Annotated[list[str] | None, typer.Option(help="A stock mode to run beside, or all. Repeatable.")] = None,
     llama_server: Annotated[Path | None, typer.Option(help="The llama-server to run; default: on PATH.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all results to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write results here as JSON lines; an interrupted run is gone on with.")
+    ] = None,
 ) -> None:
-    """Measure tokens per pass and speed against plain decoding, interleaved prompt by prompt."""
-    from .. import bench as suite
+    """Measure against plain decoding and stock modes, interleaved prompt by prompt."""
+    from ..bench import opponents, runs
+    from ..bench.prompts import choose, read_prompts
+    from ..bench.results import Results
+    from ..bench.tables import show
 
-    settings = {text or "default": parse_speculation(text) for text in speculation or [""]}
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ValueError(f"--json {json_file}: its folder does not exist")
-    cases = suite.read_prompts(prompts)
+    names = [*(speculation or ([] if presets else ["auto"])), *(runs.PRESETS if presets else ())]
+    settings = {name: runs.PRESETS.get(name) or parse_speculation(name) for name in names}
     path = resolve_model(model)
-    report = suite.Report()
-    with ExitStack() as stack:
-        llm = stack.enter_context(MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers))
-        servers = suite.start_stock(stack, report, stock or [], llama_server, path, llm)
-        chosen = suite.choose(llm, cases, limit, max_prompt_tokens)
+    cases = read_prompts(prompts)
+    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
+        chosen = choose(llm, cases, limit, max_prompt_tokens)
+        rivals = opponents.opponents(stock or [], llama_server, path, n_ctx=n_ctx, n_threads=llm.n_threads())
+        header = runs.header(llm, path, settings, list(rivals), chosen, plain=plain, max_tokens=max_tokens)
+        results = Results(header, out)
+        results.begin()
         try:
-            suite.run(
-                llm,
-                chosen,
-                settings,
-                stock=servers,
-                plain=plain,
-                max_tokens=max_tokens,
-                report=report,
-                console=notes,
-            )
-        finally:  # an interrupted run keeps what is finished
-            if json_file is not None and report.runs:
-                report.write(json_file)
-    report.show(tables())
+            runs.run(llm, chosen, settings, rivals, results, plain=plain, max_tokens=max_tokens, console=notes)
+        finally:  # an interrupted run shows what is finished
+            if results.runs:
+                show(results, tables())
+
+
+@bench.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Results of maskprobe bench suite.")],
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the plots as PNG files into this folder.")] = None,
+) -> None:
+    """Show results as tables, as one HTML page and as plots."""
+    from ..bench.results import load
+    from ..bench.tables import show
+
+    loaded = [load(path) for path in files]
+    if html is None and plots is None:
+        for results in loaded:
+            show(results, tables())
+        return
+    from ..bench.report import write_html, write_plots
+
+    if html is not None:
+        write_html(loaded, html)
+    if plots is not None:
+        write_plots(loaded, plots)

@@ -31,4 +31,4 @@ notes = Console(stderr=True, highlight=False)
 
 def tables() -> Console:
     """A console for tables; in a pipe there is no width to fit."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,6 +1,6 @@
-"""Stock speculative modes to measure against: llama-server's, run as it is on a loopback port.
+"""Stock speculative modes to measure against: llama-server's, run as it is on a loopback port, and llama-cpp-python's.
 
-Knows the server's command line and its completion endpoint; the benchmark knows what to ask.
+Knows their command lines and calls; the benchmark knows what to ask.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import MaskProbeError
-from .results import Generation, Stats
+from ..errors import MaskProbeError
+from ..results import Generation, Stats
 
 # Defaults and settings that suit chats: short matches, short drafts.
 STOCK: dict[str, tuple[str, ...]] = {
@@ -51,6 +52,8 @@ STOCK: dict[str, tuple[str, ...]] = {
     ),
     "ngram-cache": ("--spec-type", "ngram-cache"),
 }
+# llama-cpp-python's prompt lookup, by how many tokens it drafts.
+LOOKUP = {"llama-cpp-python-lookup-2": 2, "llama-cpp-python-lookup-10": 10}
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
 
@@ -118,6 +121,16 @@ class LlamaServer:
             self._process.wait()
         self._log.close()
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far, 0 where psutil is not installed."""
+        try:
+            import psutil
+
+            times = psutil.Process(self._process.pid).cpu_times()
+        except Exception:  # not installed, or the process is gone
+            return 0.0
+        return float(times.user + times.system)
+
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         """A greedy completion with the server's own figures; its slot starts empty.
 
@@ -171,3 +184,108 @@ class LlamaServer:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return " / ".join(lines[-3:]) or "it said nothing"
+
+
+class PromptLookup:
+    """llama-cpp-python's Llama with LlamaPromptLookupDecoding, for greedy completions.
+
+    Raises:
+        OpponentError: it cannot load the model.
+    """
+
+    def __init__(self, model: Path, n_draft: int, *, n_ctx: int, n_threads: int) -> None:
+        import llama_cpp
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+        counts = self._counts = [0, 0]  # passes, drafted tokens
+
+        class Counting(LlamaPromptLookupDecoding):  # type: ignore[misc]
+            def __call__(self, input_ids: Any, /, **options: Any) -> Any:
+                drafted = super().__call__(input_ids, **options)
+                counts[0] += 1
+                counts[1] += len(drafted)
+                return drafted
+
+        try:
+            self._llama = llama_cpp.Llama(
+                str(model),
+                n_ctx=n_ctx,
+                n_threads=n_threads,
+                n_threads_batch=n_threads,
+                flash_attn=True,
+                logits_all=True,
+                verbose=False,
+                draft_model=Counting(max_ngram_size=2, num_pred_tokens=n_draft),
+            )
+        except Exception as error:
+            raise OpponentError(f"llama_cpp.Llama cannot load {model.name}: {error}") from error
+
+    def cpu_seconds(self) -> float:
+        """CPU time of this process, in which it runs."""
+        return time.process_time()
+
+    def close(self) -> None:
+        self._llama.close()
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """A greedy completion; the time is counted from the first token on.
+
+        Raises:
+            OpponentError: it failed.
+        """
+        self._llama.reset()
+        self._counts[:] = [0, 0]
+        tokens: list[int] = []
+        reason, clock, start = "length", time.perf_counter(), 0.0
+        end = self._llama.token_eos()
+        try:
+            for token in self._llama.generate(list(prompt), temp=0.0):
+                start = start or time.perf_counter()
+                if token == end:
+                    reason = "stop"
+                    break
+                tokens.append(token)
+                if len(tokens) == max_tokens:
+                    break
+        except Exception as error:
+            raise OpponentError(f"llama_cpp.Llama failed: {error}") from error
+        now = time.perf_counter()
+        predicted_n = len(tokens) + (reason == "stop")
+        # It drafts after every pass, the prompt's included; the last drafts may not have been verified.
+        passes = min(max(1, self._counts[0] - 1), max(1, predicted_n - 1))
+        stats = Stats(
+            prompt_n=len(prompt),
+            prompt_ms=1e3 * (start - clock),
+            predicted_n=predicted_n,
+            predicted_ms=1e3 * (now - start),
+            passes=passes,
+            rows=passes + self._counts[1],
+            draft_n=self._counts[1],
+            draft_n_accepted=max(0, predicted_n - 1 - passes),
+        )
+        return Generation("", tokens, reason, stats)  # type: ignore[arg-type]
+
+
+def opponents(
+    names: Sequence[str], program: Path | None, model: Path, *, n_ctx: int, n_threads: int
+) -> dict[str, Callable[[], LlamaServer | PromptLookup]]:
+    """How to start the named stock modes, ``all`` for all.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+
+    def server(arguments: tuple[str, ...]) -> LlamaServer:
+        return LlamaServer(find_server(program), model, arguments, n_ctx=n_ctx, n_threads=n_threads)
+
+    def lookup(n_draft: int) -> PromptLookup:
+        return PromptLookup(model, n_draft, n_ctx=n_ctx, n_threads=n_threads)
+
+    known: dict[str, Callable[[], LlamaServer | PromptLookup]] = {}
+    known |= {name: partial(server, arguments) for name, arguments in STOCK.items()}
+    known |= {name: partial(lookup, n_draft) for name, n_draft in LOOKUP.items()}
+    wanted = [one for name in names for one in (known if name == "all" else [name])]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"unknown stock mode {name!r}; choose from {', '.join(known)} or all")
+    return {name: known[name] for name in wanted}

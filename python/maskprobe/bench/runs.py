@@ -1,0 +1,206 @@
+"""Runs prompts under all settings, one prompt after the other, so that neighbours in time are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import track
+
+from .. import __version__
+from ..binding import llama_cpp
+from ..llama import MaskProbeLlama
+from ..results import Generation
+from ..speculation import Speculation
+from .opponents import OpponentError
+from .prompts import Case, is_looping
+from .results import PLAIN, Results, Run
+
+# Settings that compare methods with equal machinery; more in the notation of maskprobe.notation.
+PRESETS: dict[str, Speculation] = {
+    "auto": Speculation(),
+    "budget-10": Speculation(budget=10),
+    "budget-30": Speculation(budget=30),
+    "budget-60": Speculation(budget=60),
+    "paper-10": Speculation.paper(10),
+    "paper-30": Speculation.paper(30),
+    "paper-60": Speculation.paper(60),
+    "lookup": Speculation(sources=("ngrams",)),
+    "recycling": Speculation(sources=("adjacency",)),
+    "lookup-10": Speculation(sources=("ngrams",), budget=10),
+    "recycling-10": Speculation(sources=("adjacency",), budget=10),
+}
+
+
+class Opponent(Protocol):
+    """Something else that answers prompts greedily."""
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation: ...
+    def cpu_seconds(self) -> float: ...
+    def close(self) -> None: ...
+
+
+def header(
+    llm: MaskProbeLlama,
+    model: Path,
+    settings: Mapping[str, Speculation],
+    stock: Sequence[str],
+    cases: Sequence[tuple[Case, list[int]]],
+    *,
+    plain: bool,
+    max_tokens: int,
+) -> dict[str, Any]:
+    """What results depend on: versions, machine, model, settings, prompts."""
+    prompts = hashlib.sha256(repr([ids for _, ids in cases]).encode()).hexdigest()[:16]
+    costs = llm.engine.measured_costs() if llm.why_plain is None else {}
+    return {
+        "maskprobe": __version__,
+        "llama_cpp_python": llama_cpp.__version__,
+        "system": llama_cpp.llama_print_system_info().decode().strip(),
+        "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()}",
+        "model": llm.description(),
+        "model_file": model.name,
+        "model_sha256": _sha256(model),
+        "n_ctx": llm.n_ctx(),
+        "n_threads": llm.n_threads(),
+        "n_gpu_layers": llm.n_gpu_layers,
+        "prompts": len(cases),
+        "prompts_sha256": prompts,
+        "max_tokens": max_tokens,
+        "plain": plain,
+        "settings": {name: _jsonable(asdict(speculation)) for name, speculation in settings.items()},
+        "stock": list(stock),
+        "costs": {str(rows): ms for rows, ms in costs.items()},
+    }
+
+
+def run(
+    llm: MaskProbeLlama,
+    cases: Sequence[tuple[Case, list[int]]],
+    settings: Mapping[str, Speculation],
+    stock: Mapping[str, Callable[[], Opponent]],
+    results: Results,
+    *,
+    plain: bool,
+    max_tokens: int,
+    console: Console,
+) -> None:
+    """Greedy generations for every prompt that the results lack, under every setting and by every stock mode."""
+    # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
+    # drafted from what another setting has just seen of it.
+    shared = sum(speculation.is_mixed() for speculation in settings.values()) > 1
+    modes: dict[str, bool | Speculation] = {PLAIN: False} if plain else {}
+    modes |= settings
+    done = results.finished()
+    left = [(case, ids) for case, ids in cases if case.question_id not in done]
+    with ExitStack() as stack:
+        opponents = _start(stack, stock, results)
+        for case, ids in track(left, "prompts", console=console, transient=True):
+            runs: list[Run] = []
+            reference: Generation | None = None
+            for name, speculate in modes.items():
+                if shared:
+                    llm.reset(learned=True)
+                clock = _Clock(_own_cpu_seconds)
+                out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
+                reference = out if name == PLAIN else reference
+                runs.append(_describe(case, name, out, reference, clock))
+            for name, opponent in list(opponents.items()):
+                clock = _Clock(opponent.cpu_seconds)
+                try:
+                    out = opponent.generate(ids, max_tokens)
+                except OpponentError as error:
+                    results.fail(name, str(error))  # the others go on
+                    del opponents[name]
+                else:
+                    runs.append(_describe(case, name, out, reference, clock))
+            results.add(runs)
+
+
+def _start(stack: ExitStack, stock: Mapping[str, Callable[[], Opponent]], results: Results) -> dict[str, Opponent]:
+    opponents: dict[str, Opponent] = {}
+    for name, start in stock.items():
+        try:
+            opponents[name] = start()
+        except OpponentError as error:
+            results.fail(name, str(error))
+        else:
+            stack.callback(opponents[name].close)
+    return opponents
+
+
+class _Clock:
+    """Wall and CPU time since it was made."""
+
+    def __init__(self, cpu_seconds: Callable[[], float]) -> None:
+        self._cpu_seconds = cpu_seconds
+        self._cpu, self._wall = cpu_seconds(), time.perf_counter()
+
+    def ms(self) -> tuple[float, float]:
+        return 1e3 * (time.perf_counter() - self._wall), 1e3 * (self._cpu_seconds() - self._cpu)
+
+
+def _own_cpu_seconds() -> float:
+    return time.process_time()
+
+
+def _describe(case: Case, name: str, out: Generation, reference: Generation | None, clock: _Clock) -> Run:
+    wall_ms, cpu_ms = clock.ms()
+    return Run(
+        question_id=case.question_id,
+        category=case.category,
+        setting=name,
+        looping=is_looping((reference or out).tokens),
+        equal_to_plain=None if reference is None else out.tokens == reference.tokens,
+        speed_ratio=_ratio(out, reference),
+        wall_ms=wall_ms,
+        cpu_ms=cpu_ms,
+        stats=out.stats.as_dict(),
+    )
+
+
+def _ratio(out: Generation, reference: Generation | None) -> float | None:
+    # One token has no pass and so no speed.
+    if reference is None or not out.stats.passes or not reference.stats.passes:
+        return None
+    return out.stats.predicted_per_second / reference.stats.predicted_per_second
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _jsonable(settings: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, tuple):
+            kept[key] = list(value)
+        elif value is None or isinstance(value, (int, float, str)):
+            kept[key] = value
+        elif isinstance(value, Mapping):
+            kept[key] = {str(k): v for k, v in value.items()}
+        else:
+            kept[key] = "array"
+    return kept
