@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from importlib.metadata import requires, version
 from importlib.resources import files
@@ -10,6 +11,7 @@ import maskprobe
 from maskprobe import MaskProbeLlama
 from maskprobe.binding import requirement
 from maskprobe.llama import Options
+from maskprobe.sampling import Sampling
 
 
 def test_names() -> None:
@@ -52,9 +54,10 @@ def test_constructor_defaults() -> None:
 def test_generate_and_stream_take_the_same_options() -> None:
     parameters = inspect.signature(MaskProbeLlama.stream).parameters
     options = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    options |= {field.name: field.default for field in dataclasses.fields(Sampling)}
     assert set(options) == set(Options.__annotations__)
     assert (options["max_tokens"], options["temperature"], options["top_k"], options["top_p"]) == (256, 0.8, 40, 0.95)
-    assert (options["min_p"], options["repeat_penalty"], options["seed"], options["stop"]) == (0.05, 1.0, None, ())
+    assert (options["min_p"], options["repeat_penalty"], options["seed"], options["stop"]) == (0.05, 1.0, None, None)
 
 
 def test_the_supported_range_is_said_once() -> None:
