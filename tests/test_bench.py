@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from maskprobe import MaskProbeError
-from maskprobe.bench import report
+from maskprobe.bench import paper, report
 from maskprobe.bench.results import Results, Run, load
 from maskprobe.bench.summary import acceptance_by_depth, reliability, summarize
 
@@ -98,6 +98,24 @@ def test_missing_and_crashing_opponents_are_named(model: str, tmp_path: Path) ->
         results = load(out)
         assert words in results.failed["ngram-mod"]
         assert {run.setting for run in results.runs} == {"plain", "auto"}
+
+
+@pytest.mark.parametrize("table", ["3", "6", "7"])
+def test_tables_of_the_paper(table: str, model: str, tmp_path: Path) -> None:
+    prompts, out = write_prompts(tmp_path / "prompts.jsonl", GOOD[1]), tmp_path / "out.jsonl"
+    done = bench(
+        "paper", "--table", table, "--prompts", str(prompts), "-m", model, "--max-tokens", "8", "--n-threads", "1",
+        "--n-ctx", "512", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "[ESP], 8B" in done.stdout
+    question = paper.QUESTIONS[table]
+    assert all(row.label in done.stdout for row in question.rows)
+    assert {run.setting for run in load(out).runs} == {"plain", *(row.label for row in question.rows)}
+    assert all(run.equal_to_plain for run in load(out).runs)
+    wrong = bench("paper", "--table", "99", "--prompts", str(prompts))
+    assert wrong.returncode == 1
+    assert "--table must be one of" in wrong.stderr
 
 
 def test_llama_cpp_pythons_lookup_runs_beside(model: str, tmp_path: Path) -> None:

@@ -92,8 +92,12 @@ def run(
     plain: bool,
     max_tokens: int,
     console: Console,
+    temperature: float = 0.0,
 ) -> None:
-    """Greedy generations for every prompt that the results lack, under every setting and by every stock mode."""
+    """Generations for every prompt that the results lack, under every setting and by every stock mode.
+
+    Stock modes are greedy, so they fit temperature 0 only.
+    """
     # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
     # drafted from what another setting has just seen of it.
     shared = sum(speculation.is_mixed() for speculation in settings.values()) > 1
@@ -110,7 +114,14 @@ def run(
                 if shared:
                     llm.reset(learned=True)
                 clock = _Clock(_own_cpu_seconds)
-                out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
+                out = llm.generate(
+                    ids,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=1,
+                    speculate=speculate,
+                    cache_prompt=False,
+                )
                 reference = out if name == PLAIN else reference
                 runs.append(_describe(case, name, out, reference, clock))
             for name, opponent in list(opponents.items()):

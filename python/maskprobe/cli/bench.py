@@ -62,6 +62,53 @@ def suite(
 
 
 @bench.command()
+def paper(
+    prompts: Annotated[Path, typer.Option(help="Prompts as JSON lines: question_id, category, turns (SpecBench).")],
+    table: Annotated[
+        str, typer.Option(help="1 rows, 2 trees, 3 masks, 4 start vectors, 5 updates, 6 pruning, 7 sampling.")
+    ],
+    model: ModelOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts, evenly from all categories.")] = 39,
+    max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Leave out longer prompts.")] = 800,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 128,
+    n_ctx: ContextOption = 4096,
+    n_threads: ThreadsOption = None,
+    n_gpu_layers: GpuOption = 0,
+    out: Annotated[Path | None, typer.Option(help="Write results here as JSON lines.")] = None,
+) -> None:
+    """Measure a table of the paper again, beside its published figures."""
+    from ..bench import paper as tables_of_paper
+    from ..bench import runs
+    from ..bench.prompts import choose, read_prompts
+    from ..bench.results import Results
+
+    if table not in tables_of_paper.QUESTIONS:
+        raise ValueError(f"--table must be one of {', '.join(tables_of_paper.QUESTIONS)}, got {table!r}")
+    question = tables_of_paper.QUESTIONS[table]
+    settings = tables_of_paper.settings(question)
+    path = resolve_model(model)
+    cases = read_prompts(prompts)
+    leaves = max(settings.values(), key=lambda speculation: speculation.leaves())
+    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, speculation=leaves) as llm:
+        chosen = choose(llm, cases, limit, max_prompt_tokens)
+        results = Results(runs.header(llm, path, settings, [], chosen, plain=True, max_tokens=max_tokens), out)
+        results.header["temperature"] = question.temperature
+        results.begin()
+        runs.run(
+            llm,
+            chosen,
+            settings,
+            {},
+            results,
+            plain=True,
+            max_tokens=max_tokens,
+            console=notes,
+            temperature=question.temperature,
+        )
+        tables_of_paper.show(question, results, tables())
+
+
+@bench.command()
 def report(
     files: Annotated[list[Path], typer.Argument(help="Results of maskprobe bench suite.")],
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
