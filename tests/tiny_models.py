@@ -282,3 +282,18 @@ def _weights(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.
     spread = shape[-1] ** -0.5 if len(shape) > 1 else 0.1
     centre = 1.0 if len(shape) == 1 else 0.0
     return (centre + spread * noise).astype(np.float32) * np.float32(GAIN.get(name.split(".")[-2], 1.0))
+
+
+def make_lora(path: Path, *, rank: int = 2, seed: int = 1) -> Path:
+    """Writes a LoRA adapter for the model called llama to `path` and returns `path`."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    rng = np.random.default_rng(seed)
+    for layer in range(N_LAYER):
+        base = f"blk.{layer}.attn_q.weight"
+        writer.add_tensor(f"{base}.lora_a", rng.normal(size=(rank, N_EMBD)).astype(np.float32))
+        writer.add_tensor(f"{base}.lora_b", rng.normal(size=(N_EMBD, rank)).astype(np.float32))
+    _write(writer)
+    return path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import chat
 from .completion import Envelope, stream_completion, whole_completion
-from .speculation import checked_integer
+from .speculation import checked_flag, checked_integer
 
 if TYPE_CHECKING:
     from .results import Chunk
@@ -91,7 +91,8 @@ class CompletionMethods:
             raise ValueError(f"tfs_z={tfs_z} is not supported: llama.cpp has no tail-free sampling any more")
         if echo and logprobs is not None:
             raise ValueError("echo with logprobs is not supported: prompt tokens have none; turn one of them off")
-        _check_flags(stream=stream, echo=echo)
+        checked_flag("stream", stream)
+        checked_flag("echo", echo)
         limit = None if max_tokens is None else checked_integer("max_tokens", max_tokens, -(2**31), 2**31 - 1)
         ids = self.completion_prompt(prompt, suffix)
         chunks = self.stream(
@@ -177,7 +178,7 @@ class CompletionMethods:
             ContextError, BusyError, ClosedError, DecodeError: as :meth:`MaskProbeLlama.stream` raises them.
         """
         _refuse_callbacks(logits_processor=logits_processor)
-        _check_flags(stream=stream)
+        checked_flag("stream", stream)
         target = chat.ChatModel(self, {"speculate": speculate, "cache_prompt": cache_prompt})
         answer = self.chat_formats.handler()(
             llama=target,
@@ -221,9 +222,3 @@ def _refuse_callbacks(**callbacks: object) -> None:
                 f"{name} is not supported: nothing calls back into Python inside a pass; "
                 "use grammar, logit_bias or stop, or llama_cpp.Llama"
             )
-
-
-def _check_flags(**flags: object) -> None:
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, got {value!r}")

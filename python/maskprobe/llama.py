@@ -27,7 +27,7 @@ from .hub import download_matching, resolve_model
 from .model import Model, captured_log, default_n_threads
 from .results import Chunk, Counter, FinishReason, Generation, TokenLogprobs
 from .sampling import Sampling, SamplingOptions
-from .speculation import Speculation, checked_integer
+from .speculation import Speculation, checked_flag, checked_integer, checked_number
 from .text import TextStream
 
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
@@ -57,12 +57,17 @@ class MaskProbeLlama(CompletionMethods):
         n_ctx: context length in tokens, 0 = what the model was trained with.
         n_batch: most prompt tokens per llama_decode call.
         n_ubatch: most rows the backend computes at once; a speculative block must fit.
-        n_threads: threads for all decoding; None = one per physical core.
+        n_threads: threads of passes; None = one per physical core.
+        n_threads_batch: threads of the prompt, None = n_threads.
         n_gpu_layers: layers to put on the GPU, -1 = all.
+        split_mode, main_gpu, tensor_split: how several GPUs share the model.
         seed: default seed of generations; llama.cpp's default seed means a random one.
         flash_attn: use flash attention. Blocks and single rows then round alike on CPU.
         type_k, type_v: ggml types of the KV cache, None = f16.
-        use_mmap: map the model file instead of reading it.
+        use_mmap, use_mlock: map the model file instead of reading it; keep it in memory.
+        offload_kqv: keep the KV cache on the GPU.
+        rope_freq_base, rope_freq_scale: of the rotary positions, 0 = the model's own.
+        lora_path, lora_scale: a LoRA adapter in GGUF form, and how much of it is applied.
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         speculation: how generations draft unless they say otherwise.
@@ -84,12 +89,22 @@ class MaskProbeLlama(CompletionMethods):
         n_batch: int = 512,
         n_ubatch: int = 512,
         n_threads: int | None = None,
+        n_threads_batch: int | None = None,
         n_gpu_layers: int = 0,
+        split_mode: int = llama_cpp.LLAMA_SPLIT_MODE_LAYER,
+        main_gpu: int = 0,
+        tensor_split: Sequence[float] | None = None,
         seed: int = llama_cpp.LLAMA_DEFAULT_SEED,
         flash_attn: bool = True,
         type_k: int | None = None,
         type_v: int | None = None,
         use_mmap: bool = True,
+        use_mlock: bool = False,
+        offload_kqv: bool = True,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        lora_path: str | PathLike[str] | None = None,
+        lora_scale: float = 1.0,
         chat_format: str | None = None,
         chat_handler: Handler | None = None,
         speculation: Speculation | None = None,
@@ -110,14 +125,26 @@ class MaskProbeLlama(CompletionMethods):
             n_batch=n_batch,
             n_ubatch=n_ubatch,
             n_threads=n_threads,
-            n_threads_batch=n_threads,
+            n_threads_batch=n_threads
+            if n_threads_batch is None
+            else checked_integer("n_threads_batch", n_threads_batch, 1, 512),
             n_gpu_layers=n_gpu_layers,
-            flash_attn=flash_attn,
+            split_mode=checked_integer("split_mode", split_mode, 0, 3),
+            main_gpu=checked_integer("main_gpu", main_gpu, 0, 255),
+            tensor_split=[checked_number("tensor_split", share, 0.0) for share in tensor_split or ()],
+            flash_attn=checked_flag("flash_attn", flash_attn),
             type_k=type_k,
             type_v=type_v,
-            use_mmap=use_mmap,
+            use_mmap=checked_flag("use_mmap", use_mmap),
+            use_mlock=checked_flag("use_mlock", use_mlock),
+            offload_kqv=checked_flag("offload_kqv", offload_kqv),
+            rope_freq_base=checked_number("rope_freq_base", rope_freq_base, 0.0),
+            rope_freq_scale=checked_number("rope_freq_scale", rope_freq_scale, 0.0),
+            lora=None
+            if lora_path is None
+            else (Path(lora_path), checked_number("lora_scale", lora_scale, -100.0, 100.0)),
             n_sequences=max(_SEQUENCES, self.speculation.leaves()),
-            verbose=verbose,
+            verbose=checked_flag("verbose", verbose),
         )
         try:
             self.metadata = model.all_metadata()
@@ -434,8 +461,7 @@ class MaskProbeLlama(CompletionMethods):
         limit = 2**31 - 1 if max_tokens is None else checked_integer("max_tokens", max_tokens, 1, 2**31 - 1)
         if logprobs is not None:
             checked_integer("logprobs", logprobs, 0, MAX_TOP_LOGPROBS)
-        if not isinstance(cache_prompt, bool):
-            raise TypeError(f"cache_prompt must be True or False, got {cache_prompt!r}")
+        checked_flag("cache_prompt", cache_prompt)
         stops = _checked_stops(stop)
         ids = self._checked_prompt(prompt)
         speculation = self._chosen_speculation(speculate)

@@ -97,10 +97,18 @@ class Model:
         n_threads: int,
         n_threads_batch: int,
         n_gpu_layers: int,
+        split_mode: int,
+        main_gpu: int,
+        tensor_split: Sequence[float],
         flash_attn: bool,
         type_k: int | None,
         type_v: int | None,
         use_mmap: bool,
+        use_mlock: bool,
+        offload_kqv: bool,
+        rope_freq_base: float,
+        rope_freq_scale: float,
+        lora: tuple[Path, float] | None,
         n_sequences: int,
         verbose: bool,
     ) -> None:
@@ -112,7 +120,16 @@ class Model:
         self._pieces: dict[tuple[int, bool], bytes] = {}  # that were asked for: text is read token by token
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+        params.split_mode, params.main_gpu = split_mode, main_gpu
+        shares = _checked_split(tensor_split)
+        if shares is not None:
+            params.tensor_split = shares
+        params.load_mode = {
+            (False, False): llama_cpp.LLAMA_LOAD_MODE_NONE,
+            (True, False): llama_cpp.LLAMA_LOAD_MODE_MMAP,
+            (False, True): llama_cpp.LLAMA_LOAD_MODE_MLOCK,
+            (True, True): llama_cpp.LLAMA_LOAD_MODE_MMAP_MLOCK,
+        }[use_mmap, use_mlock]
         with captured_log(verbose) as errors:
             llama_cpp.llama_backend_init()
             self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -130,6 +147,8 @@ class Model:
                 context.n_ubatch = min(n_ubatch, n_batch)
                 context.n_threads = n_threads
                 context.n_threads_batch = n_threads_batch
+                context.offload_kqv = offload_kqv
+                context.rope_freq_base, context.rope_freq_scale = rope_freq_base, rope_freq_scale
                 context.flash_attn_type = (
                     llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attn else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
                 )
@@ -151,9 +170,21 @@ class Model:
                     )
                 if not llama_cpp.llama_get_memory(self.ctx):
                     raise ModelError(f"{path.name} has no decoder, so it cannot generate text")
+                if lora is not None:
+                    self._apply_lora(*lora, errors)
             except BaseException:
                 self.close()
                 raise
+
+    def _apply_lora(self, path: Path, scale: float, errors: list[str]) -> None:
+        check_file(path)
+        # Freed with the model.
+        adapter = llama_cpp.llama_adapter_lora_init(self.model, str(path).encode())
+        if not adapter:
+            raise ModelError(f"llama.cpp cannot use the LoRA adapter {path}: {_reason(errors)}")
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
+        if llama_cpp.llama_set_adapters_lora(self.ctx, adapters, 1, (ctypes.c_float * 1)(scale)):
+            raise ModelError(f"llama.cpp cannot apply the LoRA adapter {path}: {_reason(errors)}")
 
     def close(self) -> None:
         if self.ctx:
@@ -267,6 +298,16 @@ class Model:
             if n >= 0:
                 return buffer.raw[:n]
             size = -n
+
+
+def _checked_split(shares: Sequence[float]) -> Any:
+    """Shares of the model per GPU as llama.cpp wants them: one per possible device."""
+    if not shares:
+        return None
+    most = llama_cpp.llama_max_devices()
+    if len(shares) > most:
+        raise ValueError(f"tensor_split has {len(shares)} shares, but llama.cpp knows at most {most} devices")
+    return (ctypes.c_float * most)(*shares)
 
 
 def _reason(errors: list[str]) -> str:

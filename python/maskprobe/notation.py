@@ -23,8 +23,8 @@ _NAMES = {"cost": "cost_curve"}
 
 
 def parse_speculation(text: str) -> Speculation:
-    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"``, ``"budget=10"``, ``"cost=1:1/8:1.5/60:3"`` ``"sources=ngrams+adjacency"`` or
-    ``"paper-30"``; empty text is the default.
+    """Reads ``"masks=2,tree=15x4,probe=prompt-mean"``, ``"budget=10"``, ``"cost=1:1/8:1.5/60:3"``,
+    ``"sources=ngrams+adjacency"`` or ``"paper-30"``; empty text is the default.
 
     Raises:
         ValueError: a name is unknown or a value does not fit it.

@@ -76,8 +76,7 @@ class Speculation:
         object.__setattr__(self, "probe", self._checked_probe())
         if self.update is not None:
             checked_number("update", self.update, 0.0, 1.0)
-        if not isinstance(self.prune, bool):
-            raise TypeError(f"prune must be True or False, got {self.prune!r}")
+        checked_flag("prune", self.prune)
 
     @classmethod
     def paper(cls, block: int = 30) -> Speculation:
@@ -209,6 +208,13 @@ def checked_integer(name: str, value: object, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError(f"{name} must be in {low}..{high}, got {value}")
     return int(value)
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Checks that a switch is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
