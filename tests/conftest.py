@@ -43,6 +43,7 @@ def chat(question: str) -> str:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKPROBE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("MASKPROBE_MODELS", raising=False)
         yield
 
 

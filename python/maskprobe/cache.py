@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from .splits import split_paths
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -29,9 +31,11 @@ def directory() -> Path:
 
 
 def model_key(model: Path) -> str:
-    """Changes when the model file is replaced or written to."""
-    status = model.stat()
-    identity = f"{model.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    """Changes when a file of the model is replaced or written to."""
+    identity = str(model.resolve())
+    for part in split_paths(model):
+        status = part.stat()
+        identity += f"\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
@@ -39,9 +43,15 @@ def load_arrays(name: str, model: Path) -> Arrays | None:
     """The arrays stored under a name for a model file, None if there are none or they are damaged."""
     try:
         with _path(name, model, "npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+            arrays = {key: stored[key] for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
+    return arrays if all(is_numeric(array) for array in arrays.values()) else None
+
+
+def is_numeric(array: npt.NDArray[Any]) -> bool:
+    """Whether an array that came from a file holds plain numbers."""
+    return array.dtype.kind in "fiub"
 
 
 def store_arrays(name: str, model: Path, arrays: Arrays) -> None:

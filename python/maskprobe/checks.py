@@ -176,7 +176,8 @@ def _model(name: str | None, n_threads: int | None, n_gpu_layers: int) -> Iterat
             yield Check("model", "ok", found)
             yield from _drafts(llm)
     except (MaskProbeError, ValueError, OSError) as error:
-        yield Check("model", "problem", str(error), "maskprobe models lists names that --model takes")
+        found, _, remedy = str(error).partition("; ")
+        yield Check("model", "problem", found, remedy or "see maskprobe doctor --help")
 
 
 def _drafts(llm: MaskProbeLlama) -> Iterator[Check]:

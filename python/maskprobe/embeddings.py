@@ -5,7 +5,6 @@ The table is never expanded: rows are read and dequantized one at a time by the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,11 @@ import numpy.typing as npt
 from . import cache
 from .binding import check, ffi, lib
 from .errors import ModelError
+from .splits import split_paths
 
 FloatArray = npt.NDArray[np.float32]
 
-_SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _ROWS_PER_CALL = 4096  # between two calls Python sees Ctrl-C
-
-
-def split_paths(path: Path) -> list[Path]:
-    """All files of a model, given the first of a split one or the only one."""
-    match = _SPLIT_NAME.search(path.name)
-    if match is None:
-        return [path]
-    stem, count = path.name[: match.start()], int(match[2])
-    return [path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
 
 
 class Embeddings:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import catalog
 from .embedded import embedded_model
-from .embeddings import split_paths
 from .errors import HubError, ModelError
+from .splits import split_paths
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
@@ -28,6 +28,7 @@ DEFAULT_QUANT = "Q4_K_M"
 
 Folder = str | PathLike[str]
 
+_TIMEOUT_S = 10
 _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<quant>[\w.-]+))?(?:@(?P<revision>\S+))?", re.ASCII)
 _REPO = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _QUANT = re.compile(r"(?<![A-Za-z0-9])((UD-)?(I?Q|TQ)\d\w*|BF16|F16|F32|MXFP4\w*)(?=[./-])", re.IGNORECASE)
@@ -243,7 +244,9 @@ class _Source:
                 "with HF_HUB_OFFLINE=1 or local_files_only; download it without them, once"
             )
         try:
-            return _gguf_files(HfApi(token=self.token).list_repo_files(self.repo, revision=self.revision))
+            # One request, and no waiting for a hub that is out of reach, as list_repo_files would.
+            info = HfApi(token=self.token).model_info(self.repo, revision=self.revision, timeout=_TIMEOUT_S)
+            return _gguf_files(file.rfilename for file in info.siblings or ())
         except _failures() as error:
             problem = self._explained(error)
             files = self._cached_files()
@@ -315,12 +318,12 @@ class _Source:
 def _failures() -> tuple[type[BaseException], ...]:
     """What huggingface_hub raises when the hub, the network or the disk fails.
 
-    The base of its HTTP errors is that of its HTTP library, so lost connections are among them; answers that are
-    no JSON, and names that it does not take, are ValueErrors.
+    The base of its HTTP errors is that of its HTTP library, so lost connections are among them. Answers that are
+    no JSON and names that it does not take are ValueErrors; Xet, its other way to transfer, has RuntimeErrors.
     """
     from huggingface_hub import errors
 
-    return (*errors.HfHubHTTPError.__bases__, OSError, ValueError)
+    return (*errors.HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
 
 
 def _is_of_files(error: BaseException) -> bool:

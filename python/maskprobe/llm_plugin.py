@@ -14,7 +14,8 @@ import llm
 from llm.parts import TextPart
 from pydantic import Field, field_validator
 
-from .hub import resolve_model
+from . import catalog
+from .hub import CachedModel, cached_models, resolve_model
 from .llama import MaskProbeLlama
 from .notation import parse_speculation
 
@@ -25,12 +26,19 @@ _MACHINE = ("n_ctx", "n_threads", "n_gpu_layers")  # options of a loaded model, 
 @llm.hookimpl
 def register_models(register: Callable[..., None]) -> None:
     """Registers models by name; called once for every use of llm."""
-    for name in _names():
-        register(MaskProbe(name))
+    register(MaskProbe("smollm2"))
+    here = {(entry.repo, entry.quant): entry.name for entry in catalog.entries() if entry.repo is not None}
+    for name, model in {model.name: model for model in _cached_models()}.items():
+        short = here.get((model.repo, model.quant or "")) if model.revision == "main" else None
+        register(MaskProbe(name), aliases=(PREFIX + short,) if short else ())
 
 
-def _names() -> list[str]:
-    return ["smollm2"]
+def _cached_models() -> list[CachedModel]:
+    """What the hub's cache has; a cache that cannot be read must not keep llm from its other models."""
+    try:
+        return cached_models()
+    except OSError:
+        return []
 
 
 class MaskProbe(llm.Model):
@@ -107,7 +115,8 @@ _loaded: tuple[Any, MaskProbeLlama] | None = None
 def _load(name: str, machine: dict[str, Any]) -> MaskProbeLlama:
     """The model, loaded; another one that was is closed first."""
     global _loaded
-    key = (resolve_model(name), tuple(sorted(machine.items())))
+    # Registered models are in the cache already: no network.
+    key = (resolve_model(name, local_files_only=True), tuple(sorted(machine.items())))
     if _loaded is None or _loaded[0] != key:
         if _loaded is not None:
             _loaded[1].close()

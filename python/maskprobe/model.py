@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .binding import llama_cpp
-from .embeddings import split_paths
 from .errors import ModelError
+from .splits import split_paths
 
 _GGUF_MAGIC = b"GGUF"
 # ggml types that a KV cache can have, and the elements in a block of each: F32, F16, BF16, then Q4_0, Q4_1, Q5_0, Q5_1,

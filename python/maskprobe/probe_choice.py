@@ -16,6 +16,7 @@ import numpy as np
 
 from . import cache
 from .embeddings import FloatArray
+from .splits import model_stem
 
 _NAMES = ("table-mean", "prompt-mean", "last-4-mean")
 _ENOUGH = 96  # scored guesses before a vector has had its chance
@@ -27,7 +28,7 @@ class ProbeChoice:
 
     def __init__(self, model: Path, n_embd: int) -> None:
         self._model = model
-        self.vector = _catalogue_vector(model.stem, n_embd)
+        self.vector = _catalogue_vector(model_stem(model), n_embd)
         self.names = ("catalogue", *_NAMES) if self.vector is not None else _NAMES
         self._scores = dict.fromkeys(self.names, (0, 0.0))
         stored = cache.load_json(_CACHE_NAME, model)
@@ -92,6 +93,6 @@ def _catalogue_vector(stem: str, n_embd: int) -> FloatArray | None:
                 vector = np.load(file, allow_pickle=False)
         except (OSError, ValueError):
             continue
-        if vector.ndim == 1 and len(vector) == n_embd and np.isfinite(vector).all():
+        if cache.is_numeric(vector) and vector.ndim == 1 and len(vector) == n_embd and np.isfinite(vector).all():
             return np.asarray(vector, dtype=np.float32)
     return None

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import warnings
 
 import typer
 
 from ..errors import MaskProbeError
-from . import bench, chat, doctor, generate, info, tune  # importing a command adds it to the app
+from . import bench, chat, doctor, generate, info, models, serve, tune
 from .app import app
 from .options import notes
+
+COMMANDS = (bench, chat, doctor, generate, info, models, serve, tune)  # importing one adds it to the app
 
 
 def main() -> None:
     """Entry point: errors of the package become one line and exit code 1, Ctrl-C exit code 130."""
+    # Asked to end, Python unwinds as it does for Ctrl-C: child processes are stopped, files are closed.
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(standalone_mode=False)
     except (MaskProbeError, ValueError, TypeError) as error:
@@ -28,3 +35,7 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    notes.print(f"maskprobe: {message}", style="yellow", soft_wrap=True, markup=False)

@@ -1,3 +1,5 @@
+"""``python -m maskprobe.cli`` is ``maskprobe``."""
+
 from . import main
 
 main()

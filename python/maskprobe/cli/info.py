@@ -11,11 +11,12 @@ from rich.table import Table
 
 from .. import costs, outlook, tuned
 from ..binding import llama_cpp
-from ..embeddings import split_paths
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
+from ..splits import split_paths
 from .app import app
 from .options import GpuOption, ModelArgument, ThreadsOption, tables
+from .terminal import pipes, warnings_as_notes, write
 
 _N_CTX = 512  # nothing here depends on it
 _CHANCES = (0.6, 0.8, 0.95)
@@ -29,15 +30,18 @@ def info(
     n_gpu_layers: GpuOption = 0,
 ) -> None:
     """Show what a model is, whether it can be probed, and what rows cost on this machine."""
+    with warnings_as_notes():
+        path = resolve_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so
-        llm = MaskProbeLlama(resolve_model(model), n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
+        llm = MaskProbeLlama(path, n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
     with llm:
         found = model_facts(llm) | probing_facts(llm)
-    if as_json:
-        print(json.dumps(found, indent=2))
-    else:
-        tables().print(_table(found))
+    with pipes():
+        if as_json:
+            write(json.dumps(found, indent=2) + "\n")
+        else:
+            tables().print(_table(found))
 
 
 def model_facts(llm: MaskProbeLlama) -> dict[str, Any]:
