@@ -15,13 +15,15 @@ def import_with(change: str) -> subprocess.CompletedProcess[str]:
 import llama_cpp
 {textwrap.dedent(change)}
 try:
-    import maskprobe
+    from maskprobe import MaskProbeLlama
 except Exception as error:
     print(type(error).__name__, error)
 else:
     print("imported")
 """
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True
+    )
 
 
 def test_the_unchanged_library_is_accepted() -> None:
@@ -78,3 +80,24 @@ def test_an_absent_library_is_said_so() -> None:
     out = import_with("import sys; sys.modules['llama_cpp'] = None").stdout
     assert out.startswith("BindingError llama-cpp-python cannot be imported")
     assert "pip install" in out
+
+
+def test_the_command_line_says_it_in_one_line() -> None:
+    code = textwrap.dedent("""
+        import sys
+        sys.modules["llama_cpp"] = None
+        sys.argv = ["maskprobe", "doctor"]
+        from maskprobe.cli import main
+        main()
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert "llama-cpp-python cannot be imported" in line
+    assert "pip install" in line
+
+
+def test_importing_the_package_loads_no_llama_cpp() -> None:
+    code = "import sys, maskprobe, maskprobe.errors; print('llama_cpp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False"

@@ -19,6 +19,7 @@ SCHEMA = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name", "age"],
 }
+HUGE = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 20000}}}
 QUESTION = [{"role": "user", "content": "Name the seven days of the week, one on each line."}]
 TOOL = {
     "type": "function",
@@ -244,6 +245,7 @@ REFUSED = [
     ({"grammar": "start ::= [a-z]"}, ValueError, "grammar"),
     ({"grammar": ""}, ValueError, "grammar"),
     ({"grammar": 5}, TypeError, "grammar"),
+    ({"grammar": "root ::= " + "(" * 30000 + "[a-z]" + ")" * 30000}, ValueError, "nested"),
     ({"mirostat_mode": 3}, ValueError, "mirostat_mode"),
     ({"stop": [""]}, ValueError, "stop"),
     ({"stop": 5}, ValueError, "stop"),
@@ -272,6 +274,17 @@ REFUSED_CHATS = [
     (QUESTION, {"response_format": {"type": "xml"}}, ValueError, "xml"),
     (QUESTION, {"response_format": {"type": "json_schema"}}, ValueError, "json_schema"),
     (QUESTION, {"response_format": "json"}, TypeError, "response_format"),
+    (QUESTION, {"response_format": {"type": "json_object", "schema": HUGE}}, ValueError, "maxLength"),
+    (QUESTION, {"response_format": {"type": "json_schema", "json_schema": {"schema": HUGE}}}, ValueError, "maxLength"),
+    (
+        QUESTION,
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": HUGE}}]},
+        ValueError,
+        "maxLength",
+    ),
+    (QUESTION, {"functions": [{"name": "f", "parameters": HUGE}]}, ValueError, "maxLength"),
+    (QUESTION, {"tools": "f"}, TypeError, "tools"),
+    (QUESTION, {"tools": [{"type": "function"}]}, ValueError, r"tools\[0\]"),
     (QUESTION, {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "no"}}}, ValueError, "no"),
     ([{"role": "user", "content": "word " * 2000}], {}, ContextError, "n_ctx"),
 ]
@@ -295,8 +308,9 @@ def test_chat_formats_by_name(model_path: Callable[[str], Path], stock: llama_cp
     handler = llama_cpp.llama_chat_format.get_chat_completion_handler("alpaca")
     expected = handler(llama=stock, messages=QUESTION, max_tokens=12, temperature=0.0, repeat_penalty=1.0)
     assert got["choices"] == expected["choices"]
-    with pytest.raises(ValueError, match="nonsense"):
-        MaskProbeLlama(model_path("Q4_0"), chat_format="nonsense", **options)
+    for name in ("nonsense", "functionary-v2"):
+        with pytest.raises(ValueError, match=name):
+            MaskProbeLlama(model_path("Q4_0"), chat_format=name, **options)
 
 
 def test_a_chat_handler_of_ones_own(model_path: Callable[[str], Path]) -> None:

@@ -23,11 +23,13 @@ def test_names() -> None:
         "ContextError",
         "DecodeError",
         "Generation",
+        "HubError",
         "MaskProbeError",
         "MaskProbeLlama",
         "ModelError",
         "Speculation",
         "Stats",
+        "TokenLogprobs",
         "UnsupportedModelError",
         "embedded_model",
     }

@@ -8,25 +8,49 @@ The method is training-free multi-token prediction by probing the embedding spac
 Lott, ICML 2026, arXiv 2603.17942, cited as [ESP] in docstrings.
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 __version__ = _version("maskprobe")
 
-from .embedded import embedded_model
-from .errors import (
-    BindingError,
-    BusyError,
-    ClosedError,
-    ContextError,
-    DecodeError,
-    HubError,
-    MaskProbeError,
-    ModelError,
-    UnsupportedModelError,
-)
-from .llama import MaskProbeLlama
-from .results import Chunk, Generation, Stats
-from .speculation import Speculation
+if TYPE_CHECKING:
+    from .embedded import embedded_model
+    from .errors import (
+        BindingError,
+        BusyError,
+        ClosedError,
+        ContextError,
+        DecodeError,
+        HubError,
+        MaskProbeError,
+        ModelError,
+        UnsupportedModelError,
+    )
+    from .llama import MaskProbeLlama
+    from .results import Chunk, Generation, Stats, TokenLogprobs
+    from .speculation import Speculation
+
+# Names are imported when they are first used: llama.cpp is loaded by those who need it, and a broken installation
+# of it can still be diagnosed.
+_MODULES = {
+    "embedded": ("embedded_model",),
+    "errors": (
+        "BindingError",
+        "BusyError",
+        "ClosedError",
+        "ContextError",
+        "DecodeError",
+        "HubError",
+        "MaskProbeError",
+        "ModelError",
+        "UnsupportedModelError",
+    ),
+    "llama": ("MaskProbeLlama",),
+    "results": ("Chunk", "Generation", "Stats", "TokenLogprobs"),
+    "speculation": ("Speculation",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BindingError",
@@ -42,6 +66,19 @@ __all__ = [
     "ModelError",
     "Speculation",
     "Stats",
+    "TokenLogprobs",
     "UnsupportedModelError",
     "embedded_model",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

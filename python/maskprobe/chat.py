@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from . import grammars
 from .errors import ModelError
 
 Handler = Callable[..., Any]
+_NEEDS_TOKENIZER = ("functionary-v1", "functionary-v2")
 
 
 class ChatFormats:
@@ -40,6 +42,8 @@ class ChatFormats:
         self._name = name
         if name is None and "chat_template.default" in templates:
             self._name = formats.guess_chat_format_from_gguf_metadata(dict(metadata)) or "chat_template.default"
+        if name in _NEEDS_TOKENIZER:
+            raise ValueError(f"chat_format {name!r} needs a tokenizer of transformers; leave it out")
         if name is not None and name not in templates:
             try:
                 formats.get_chat_completion_handler(name)
@@ -161,10 +165,38 @@ def with_schema(response_format: Mapping[str, Any] | None) -> dict[str, Any] | N
         schema = (response_format.get("json_schema") or {}).get("schema")
         if not isinstance(schema, Mapping):
             raise ValueError("response_format json_schema must hold json_schema.schema, a JSON schema")
-        return {"type": "json_object", "schema": dict(schema)}
+        return {"type": "json_object", "schema": _checked_schema("response_format schema", schema)}
     if kind not in ("text", "json_object"):
         raise ValueError(f"response_format must be text, json_object or json_schema, got {kind!r}")
+    if isinstance(schema := response_format.get("schema"), Mapping):
+        _checked_schema("response_format schema", schema)
     return dict(response_format)
+
+
+def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
+    """Tools or functions as a list of dictionaries, with parameters that a grammar can enforce.
+
+    Raises:
+        ValueError, TypeError: they are not; the message says which.
+    """
+    if tools is None:
+        return None
+    if isinstance(tools, (str, bytes)) or not isinstance(tools, Sequence):
+        raise TypeError(f"{name} must be a list of dictionaries, got {type(tools).__name__}")
+    for i, tool in enumerate(tools):
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(f"{name}[{i}] must be a dictionary that names a function, got {tool!r}")
+        if isinstance(parameters := function.get("parameters"), Mapping):
+            _checked_schema(f"{name}[{i}]: the schema of its parameters", parameters)
+    return [dict(tool) for tool in tools]
+
+
+def _checked_schema(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return grammars.checked_schema(dict(schema))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 @contextlib.contextmanager

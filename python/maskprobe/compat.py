@@ -183,9 +183,9 @@ class CompletionMethods:
         answer = self.chat_formats.handler()(
             llama=target,
             messages=chat.checked_messages(messages),
-            functions=functions,
+            functions=chat.checked_tools(functions, "functions"),
             function_call=function_call,
-            tools=tools,
+            tools=chat.checked_tools(tools, "tools"),
             tool_choice=tool_choice,
             temperature=temperature,
             top_p=top_p,

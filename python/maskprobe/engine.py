@@ -6,7 +6,7 @@ Knows the C ABI and the model; leaves prompts as text, streams and locking to Ma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ class Engine:
         self._embeddings: Embeddings | None = None
         self._costs: dict[int, float] | None = None
         self._probes: ProbeChoice | None = None  # read when first needed
+        # Called before every llama_decode of a generation; what it raises ends the generation, the model stays whole.
+        self.before_pass: Callable[[], None] | None = None
         self.why_plain = self._open_session()
 
     def close(self) -> None:
@@ -110,10 +112,14 @@ class Engine:
 
     def prefill(self, c_pass: Any) -> None:
         """Decodes the next piece of the prompt; the last one commits the first token."""
+        if self.before_pass is not None:
+            self.before_pass()
         check(lib.mp_session_prefill(self._session, c_pass))
 
     def step(self, c_pass: Any) -> None:
         """One pass: draft, decode, verify, commit."""
+        if self.before_pass is not None:
+            self.before_pass()
         check(lib.mp_session_step(self._session, c_pass))
 
     def totals(self) -> Any:

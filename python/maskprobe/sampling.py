@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
+from . import grammars
 from .binding import llama_cpp
 from .model import captured_log
 from .speculation import checked_integer, checked_number
@@ -176,4 +177,7 @@ def _checked_grammar(grammar: object) -> str | None:
         raise TypeError(f"grammar must be GBNF text or a llama_cpp.LlamaGrammar, got {type(grammar).__name__}")
     if not text.strip() or "\0" in text:
         raise ValueError("the grammar is empty or holds a NUL; give GBNF with a rule named root")
-    return text
+    try:
+        return grammars.checked_depth(text)
+    except ValueError as error:
+        raise ValueError(f"the grammar {error}") from error

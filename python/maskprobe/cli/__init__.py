@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import warnings
@@ -9,19 +10,27 @@ import warnings
 import typer
 
 from ..errors import MaskProbeError
-from . import bench, chat, doctor, generate, info, models, serve, tune
 from .app import app
 from .options import notes
 
-COMMANDS = (bench, chat, doctor, generate, info, models, serve, tune)  # importing one adds it to the app
+COMMANDS = ("generate", "chat", "serve", "models", "info", "doctor", "bench", "tune")
+
+broken: MaskProbeError | None = None  # why the commands cannot be imported
+try:
+    for _command in COMMANDS:  # importing one adds it to the app
+        importlib.import_module(f".{_command}", __name__)
+except MaskProbeError as error:
+    broken = error
 
 
 def main() -> None:
     """Entry point: errors of the package become one line and exit code 1, Ctrl-C exit code 130."""
     # Asked to end, Python unwinds as it does for Ctrl-C: child processes are stopped, files are closed.
-    warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    warnings.showwarning = _show_warning
     try:
+        if broken is not None:
+            raise broken
         app(standalone_mode=False)
     except (MaskProbeError, ValueError, TypeError) as error:
         notes.print(f"maskprobe: {error}", style="red", soft_wrap=True, markup=False)

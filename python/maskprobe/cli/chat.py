@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from ..errors import ContextError, MaskProbeError, ModelError
-from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from ..results import Stats
@@ -33,7 +32,7 @@ from .sampling import (
     TopKOption,
     TopPOption,
 )
-from .terminal import loaded, note, output, write
+from .terminal import loaded, note, pipes, warn, write
 
 HELP = """\
 /reset         begin a new conversation; the system message stays
@@ -76,16 +75,17 @@ def chat(
         "speculate": False if plain else None,
     }
     settings = parse_speculation(speculation)
-    path = resolve_model(model)
     machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
-    with output(), loaded(path, speculation=settings, **machine) as llm:
+    with pipes(), loaded(model, speculation=settings, **machine) as llm:
+        name = llm.model_path.name
         if not llm.has_chat_template():
             raise ModelError(
-                f"{path.name} has no chat template, so it cannot chat; maskprobe generate --raw continues a text"
+                f"{name} has no chat template, so it cannot chat; maskprobe generate --raw continues a text"
             )
+        llm.stream([0], **options)  # checks the options now, and decodes nothing
         conversation = Conversation(llm, options, system)
         if sys.stdin.isatty():
-            note(f"{path.name}, {llm.description()}. /help lists commands.")
+            note(f"{name}, {llm.n_ctx()} tokens of context. /help lists commands.")
             _talk(conversation, typed_messages(), interactive=True)
         else:
             _talk(conversation, piped_messages(sys.stdin), interactive=False)
@@ -142,13 +142,15 @@ def _talk(conversation: Conversation, lines: Iterable[str], *, interactive: bool
             if not _command(conversation, line):
                 return
         elif line.strip():
+            before = len(conversation.turns)
             try:
                 _reply(conversation, line)
             except KeyboardInterrupt:
                 if not interactive:
                     raise
                 write("\n")
-                note("stopped; what came stays in the conversation")
+                came = len(conversation.turns) > before
+                note(f"stopped; {'what came stays in the conversation' if came else 'the question is taken back'}")
 
 
 def _reply(conversation: Conversation, text: str) -> None:
@@ -158,17 +160,17 @@ def _reply(conversation: Conversation, text: str) -> None:
             for piece in pieces:
                 write(piece)
     except ContextError:
-        _warn(
+        warn(
             f"the conversation no longer fits n_ctx={conversation.n_ctx()}; "
             "/reset begins a new one, a shorter message or a larger --n-ctx may fit"
         )
     except (MaskProbeError, ValueError) as error:
-        _warn(str(error))
+        warn(str(error))
     else:
         write("\n")
         note(str(conversation.answers[-1]))
         if conversation.is_full():
-            _warn(f"the context of n_ctx={conversation.n_ctx()} tokens is full; /reset begins a new conversation")
+            warn(f"the context of n_ctx={conversation.n_ctx()} tokens is full; /reset begins a new conversation")
 
 
 def _command(conversation: Conversation, line: str) -> bool:
@@ -190,7 +192,7 @@ def _command(conversation: Conversation, line: str) -> bool:
     elif name == "/save":
         _save(conversation, argument)
     else:
-        _warn(f"unknown command {name}; /help lists them, a leading space makes it a message")
+        warn(f"unknown command {name}; /help lists them, a leading space makes it a message")
     return True
 
 
@@ -215,7 +217,7 @@ def _figures(answers: list[Stats]) -> Iterator[str]:
 
 def _save(conversation: Conversation, name: str) -> None:
     if not name:
-        _warn("/save needs the name of a file")
+        warn("/save needs the name of a file")
         return
     path = Path(name).expanduser()
     try:
@@ -223,12 +225,8 @@ def _save(conversation: Conversation, name: str) -> None:
             json.dump(conversation.messages, file, ensure_ascii=False, indent=2)
             file.write("\n")
     except FileExistsError:
-        _warn(f"{path} exists and is kept; choose another name")
+        warn(f"{path} exists and is kept; choose another name")
     except OSError as error:
-        _warn(f"cannot write {path}: {error.strerror}; choose another name")
+        warn(f"cannot write {path}: {error.strerror}; choose another name")
     else:
         note(f"{len(conversation.messages)} messages written to {path}")
-
-
-def _warn(line: str) -> None:
-    note(f"maskprobe: {line}", style="yellow")

@@ -5,37 +5,38 @@ Knows keys and files; nothing of models.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import platformdirs
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.utils import is_dumb_terminal
 
 PROMPT, CONTINUATION = "> ", "  "
 
 
 def typed_messages() -> Iterator[str]:
     """Messages typed at a terminal, until Ctrl-D, or Ctrl-C when nothing is typed."""
-    session: PromptSession[str] = PromptSession(
-        history=_history(),
-        multiline=True,
-        prompt_continuation=CONTINUATION,
-        key_bindings=_keys(),
-        output=create_output(always_prefer_tty=True),  # standard output may be a file, for the answers alone
-    )
-    while True:
-        try:
-            message = session.prompt(PROMPT)
-        except KeyboardInterrupt:
-            if session.default_buffer.text:
-                continue
-            return
-        except EOFError:
-            return
-        yield message
+    with create_app_session(output=_output()):
+        session: PromptSession[str] = PromptSession(
+            history=_history(), multiline=True, prompt_continuation=CONTINUATION, key_bindings=_keys()
+        )
+        while True:
+            try:
+                message = session.prompt(PROMPT)
+            except KeyboardInterrupt:
+                if session.default_buffer.text:
+                    continue
+                return
+            except EOFError:
+                return
+            yield message
 
 
 def piped_messages(lines: Iterable[str]) -> Iterator[str]:
@@ -55,6 +56,11 @@ def piped_messages(lines: Iterable[str]) -> Iterator[str]:
 def history_file() -> Path:
     """Where typed messages are remembered."""
     return Path(platformdirs.user_state_dir("maskprobe", appauthor=False)) / "chat-history"
+
+
+def _output() -> Output:
+    """Where lines are edited; not standard output if that is a file, for the answers alone."""
+    return PlainTextOutput(sys.stderr) if is_dumb_terminal() else create_output(always_prefer_tty=True)
 
 
 def _history() -> History:

@@ -13,6 +13,7 @@ from rich.console import Console
 from ..checks import Check, all_checks
 from .app import app
 from .options import GpuOption, ModelOption, ThreadsOption, tables
+from .terminal import pipes, write
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -27,13 +28,14 @@ def doctor(
     """Check the installation and the machine; exit code 1 if something does not work."""
     console = tables()
     done: list[Check] = []
-    for check in all_checks(model, n_threads, n_gpu_layers):
-        done.append(check)
-        if not as_json:
-            _show(console, check)
-    usable = all(check.status != "problem" for check in done)
-    if as_json:
-        print(json.dumps({"usable": usable, "checks": [asdict(check) for check in done]}, indent=2))
+    with pipes():
+        for check in all_checks(model, n_threads, n_gpu_layers):
+            done.append(check)
+            if not as_json:
+                _show(console, check)
+        usable = all(check.status != "problem" for check in done)
+        if as_json:
+            write(json.dumps({"usable": usable, "checks": [asdict(check) for check in done]}, indent=2) + "\n")
     if not usable:
         sys.exit(1)
 

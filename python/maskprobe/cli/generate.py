@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
-from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from .app import app
@@ -27,7 +26,7 @@ from .sampling import (
     TopKOption,
     TopPOption,
 )
-from .terminal import loaded, note, output, write
+from .terminal import loaded, note, pipes, write
 
 
 @app.command()
@@ -56,14 +55,14 @@ def generate(
     n_gpu_layers: GpuOption = 0,
 ) -> None:
     """Stream an answer and end with one line of figures."""
-    text = _prompt_text(ctx, prompt)
+    with pipes():
+        text = _prompt_text(ctx, prompt)
     settings = parse_speculation(speculation)
     if raw and system is not None:
         raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
     machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
-    path = resolve_model(model)
-    with output(), loaded(path, speculation=settings, **machine) as llm:
-        ids = llm.tokenize(text) if raw else _chat_prompt(llm, path.name, text, system)
+    with pipes(), loaded(model, speculation=settings, **machine) as llm:
+        ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
         options: Options = {
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -73,9 +72,10 @@ def generate(
             "repeat_penalty": repeat_penalty,
             "seed": seed if seed is not None else secrets.randbits(31),  # one for both runs of --compare
             "stop": stop or [],
+            "speculate": False if plain else None,
         }
         pieces = []
-        with closing(llm.stream(ids, speculate=False if plain else None, **options)) as stream:  # type: ignore[type-var]
+        with closing(llm.stream(ids, **options)) as stream:  # type: ignore[type-var]
             for chunk in stream:
                 pieces.append(chunk.text)
                 if not as_json:
@@ -83,10 +83,11 @@ def generate(
         assert chunk.stats is not None
         reference = None
         if compare and not plain:
-            reference = llm.generate(ids, speculate=False, cache_prompt=False, **options).stats
+            again: Options = {**options, "speculate": False, "cache_prompt": False}
+            reference = llm.generate(ids, **again).stats
         if as_json:
             result: dict[str, Any] = {
-                "model": path.name,
+                "model": llm.model_path.name,
                 "text": "".join(pieces),
                 "finish_reason": chunk.finish_reason,
                 "stats": chunk.stats.as_dict(),
@@ -111,8 +112,8 @@ def _prompt_text(ctx: typer.Context, prompt: str | None) -> str:
     return text
 
 
-def _chat_prompt(llm: MaskProbeLlama, name: str, text: str, system: str | None) -> list[int]:
+def _chat_prompt(llm: MaskProbeLlama, text: str, system: str | None) -> list[int]:
     if not llm.has_chat_template():
-        raise ModelError(f"{name} has no chat template; --raw continues the prompt as it is")
+        raise ModelError(f"{llm.model_path.name} has no chat template; --raw continues the prompt as it is")
     messages = [{"role": "system", "content": system}] if system is not None else []
     return llm.apply_chat_template([*messages, {"role": "user", "content": text}])

@@ -73,6 +73,4 @@ def serve(
             max_body=max_body,
         )
         ready = f"maskprobe serves {names[0]} at {server.url_of(bound)} (Ctrl-C stops it)"
-        server.serve(
-            server.create_app(llm, how), bound, lambda: notes.print(ready, soft_wrap=True, markup=False)
-        )
+        server.serve(server.create_app(llm, how), bound, lambda: notes.print(ready, soft_wrap=True, markup=False))

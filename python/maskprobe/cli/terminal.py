@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from .options import notes
 
@@ -17,22 +18,30 @@ BROKEN_PIPE = 141  # what shells report for a program that SIGPIPE has ended
 
 
 @contextmanager
-def loaded(path: Path, **options: Any) -> Iterator[MaskProbeLlama]:
-    """A model that is closed at exit; warnings of loading become lines."""
+def warnings_as_notes() -> Iterator[None]:
+    """Warnings of the package become lines."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        llm = MaskProbeLlama(path, **options)
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for warning in caught:
+        warn(str(warning.message))
+
+
+@contextmanager
+def loaded(name: str | None, **options: Any) -> Iterator[MaskProbeLlama]:
+    """The model of a name, closed at exit."""
+    with warnings_as_notes():
+        llm = MaskProbeLlama(resolve_model(name), **options)
     with llm:
-        for warning in caught:
-            note(f"maskprobe: {warning.message}", style="yellow")
         yield llm
 
 
 @contextmanager
-def output() -> Iterator[None]:
-    """For commands that write to a pipe: a reader that goes away ends the program, quietly."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character gets a question mark
+def pipes() -> Iterator[None]:
+    """For commands that stand in pipes: what is no text is replaced, and a reader that goes away ends them quietly."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         yield
         sys.stdout.flush()
@@ -51,3 +60,8 @@ def write(text: str) -> None:
 def note(line: str, style: str = "dim") -> None:
     """A line that is not the model's."""
     notes.print(line, style=style, soft_wrap=True, markup=False)
+
+
+def warn(line: str) -> None:
+    """A line that says what is not as it should be."""
+    note(f"maskprobe: {line}", style="yellow")

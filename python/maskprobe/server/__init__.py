@@ -1,0 +1,10 @@
+"""An OpenAI-compatible HTTP server for one model; needs ``pip install "maskprobe[server]"``.
+
+>>> from maskprobe.server import Settings, create_app
+>>> app = create_app(llm, Settings(names=("my-model",)))  # doctest: +SKIP
+"""
+
+from .app import LOCAL_HOSTS, Settings, create_app
+from .run import bind, host_of, is_local, serve, url_of
+
+__all__ = ["LOCAL_HOSTS", "Settings", "bind", "create_app", "host_of", "is_local", "serve", "url_of"]
