@@ -1,4 +1,5 @@
-"""Stock speculative modes to measure against: llama-server's, run as it is on a loopback port, and llama-cpp-python's.
+"""Stock speculative modes to measure against, run as they are: llama-server's on a loopback port, llama.cpp's
+programs llama-lookup and llama-lookahead, and llama-cpp-python's prompt lookup.
 
 Knows their command lines and calls; the benchmark knows what to ask.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -54,6 +57,9 @@ STOCK: dict[str, tuple[str, ...]] = {
 }
 # llama-cpp-python's prompt lookup, by how many tokens it drafts.
 LOOKUP = {"llama-cpp-python-lookup-2": 2, "llama-cpp-python-lookup-10": 10}
+# Programs of llama.cpp's that answer one prompt; they say how many tokens they took and how fast, not which.
+PROGRAMS = ("llama-lookup", "llama-lookahead")
+DRAFT_MODEL = "draft-model"  # llama-server with a smaller model beside
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
 
@@ -62,16 +68,17 @@ class OpponentError(MaskProbeError):
     """A stock mode could not be run; the message has the program's last words."""
 
 
-def find_server(given: Path | None) -> Path:
-    """The llama-server to run.
+def find_program(name: str, server: Path | None) -> Path:
+    """The program to run: llama-server where it was said to be, others beside it, or on PATH.
 
     Raises:
-        OpponentError: it is not where it was said to be, or not on PATH.
+        OpponentError: it is not there.
     """
-    found = shutil.which(given or "llama-server")
+    given = server if server is None or name == "llama-server" else server.with_name(name)
+    found = shutil.which(given or name)
     if found is None:
         where = f"at {given}" if given else "on PATH"
-        raise OpponentError(f"no llama-server {where}; build one from the same llama.cpp, or name it: --llama-server")
+        raise OpponentError(f"no {name} {where}; build one from the same llama.cpp, or name the server: --llama-server")
     return Path(found)
 
 
@@ -182,8 +189,7 @@ class LlamaServer:
 
     def _last_words(self) -> str:
         self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return " / ".join(lines[-3:]) or "it said nothing"
+        return _last_lines(self._log.read().decode("utf-8", "replace"))
 
 
 class PromptLookup:
@@ -266,23 +272,106 @@ class PromptLookup:
         return Generation("", tokens, reason, stats)  # type: ignore[arg-type]
 
 
+class Program:
+    """llama-lookup or llama-lookahead: one run per prompt, with the figures that it prints at its end.
+
+    Args:
+        render: the text of a prompt's tokens, special ones included.
+
+    Raises:
+        OpponentError: it is not there.
+    """
+
+    def __init__(
+        self, program: Path, model: Path, render: Callable[[Sequence[int]], str], *, n_ctx: int, n_threads: int
+    ) -> None:
+        self._render = render
+        self._command = [str(program), "--model", str(model), "--ctx-size", str(n_ctx), "--threads", str(n_threads)]
+        self._command += ["--flash-attn", "on", "--temp", "0", "--fit", "off"]
+        self._cpu = 0.0
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the runs so far, loading included."""
+        return self._cpu
+
+    def close(self) -> None:
+        pass
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """A greedy completion of which only the figures are known.
+
+        Raises:
+            OpponentError: it failed, or said something else than expected.
+        """
+        command = [*self._command, "--predict", str(max_tokens), "--prompt", self._render(prompt)]
+        before = os.times()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, errors="replace")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise OpponentError(f"{command[0]} failed: {error}") from error
+        after = os.times()
+        self._cpu += after.children_user + after.children_system - before.children_user - before.children_system
+        said = done.stdout + done.stderr
+        decoded = re.search(r"decoded\s+(\d+) tokens in\s+([\d.]+) seconds", said)
+        encoded = re.search(r"encoded\s+(\d+) tokens in\s+([\d.]+) seconds", said)
+        if done.returncode or decoded is None or encoded is None:
+            raise OpponentError(f"{command[0]} ended with {done.returncode}: {_last_lines(said)}")
+        accepted, drafted = (_figure(said, name) for name in ("n_accept", "n_drafted"))
+        predicted_n = int(decoded[1])
+        passes = max(1, predicted_n - accepted)
+        stats = Stats(
+            prompt_n=int(encoded[1]),
+            prompt_ms=1e3 * float(encoded[2]),
+            predicted_n=predicted_n,
+            predicted_ms=1e3 * float(decoded[2]),
+            passes=passes,
+            rows=passes + drafted if drafted else 0,
+            draft_n=drafted,
+            draft_n_accepted=accepted,
+        )
+        return Generation("", [], "length", stats)
+
+
+def _figure(said: str, name: str) -> int:
+    found = re.search(rf"{name}\s*=\s*(\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def _last_lines(said: str) -> str:
+    return " / ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+
+
 def opponents(
-    names: Sequence[str], program: Path | None, model: Path, *, n_ctx: int, n_threads: int
-) -> dict[str, Callable[[], LlamaServer | PromptLookup]]:
-    """How to start the named stock modes, ``all`` for all.
+    names: Sequence[str],
+    server: Path | None,
+    model: Path,
+    render: Callable[[Sequence[int]], str],
+    *,
+    draft_model: Path | None,
+    n_ctx: int,
+    n_threads: int,
+) -> dict[str, Callable[[], LlamaServer | PromptLookup | Program]]:
+    """How to start the named stock modes, ``all`` for all that need nothing else.
 
     Raises:
         ValueError: a name is unknown.
     """
 
-    def server(arguments: tuple[str, ...]) -> LlamaServer:
-        return LlamaServer(find_server(program), model, arguments, n_ctx=n_ctx, n_threads=n_threads)
+    def serve(arguments: tuple[str, ...]) -> LlamaServer:
+        program = find_program("llama-server", server)
+        return LlamaServer(program, model, arguments, n_ctx=n_ctx, n_threads=n_threads)
+
+    def run(name: str) -> Program:
+        return Program(find_program(name, server), model, render, n_ctx=n_ctx, n_threads=n_threads)
 
     def lookup(n_draft: int) -> PromptLookup:
         return PromptLookup(model, n_draft, n_ctx=n_ctx, n_threads=n_threads)
 
-    known: dict[str, Callable[[], LlamaServer | PromptLookup]] = {}
-    known |= {name: partial(server, arguments) for name, arguments in STOCK.items()}
+    known: dict[str, Callable[[], LlamaServer | PromptLookup | Program]] = {}
+    known |= {name: partial(serve, arguments) for name, arguments in STOCK.items()}
+    known |= {name: partial(run, name) for name in PROGRAMS}
+    if draft_model is not None:
+        known[DRAFT_MODEL] = partial(serve, ("--spec-type", "draft-simple", "--model-draft", str(draft_model)))
     known |= {name: partial(lookup, n_draft) for name, n_draft in LOOKUP.items()}
     wanted = [one for name in names for one in (known if name == "all" else [name])]
     for name in wanted:

@@ -170,7 +170,7 @@ def _describe(case: Case, name: str, out: Generation, reference: Generation | No
         category=case.category,
         setting=name,
         looping=is_looping((reference or out).tokens),
-        equal_to_plain=None if reference is None else out.tokens == reference.tokens,
+        equal_to_plain=None if reference is None or not out.tokens else out.tokens == reference.tokens,
         speed_ratio=_ratio(out, reference),
         wall_ms=wall_ms,
         cpu_ms=cpu_ms,

@@ -41,7 +41,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
     return Summary(
         n=len(runs),
         acceptance_length=(total("predicted_n") - len(runs)) / passes if passes else None,
-        rows_per_pass=total("rows") / passes if passes else None,
+        rows_per_pass=total("rows") / passes if passes and total("rows") else None,
         tokens_per_second=1e3 * total("predicted_n") / max(1e-9, total("predicted_ms")),
         median_ratio=statistics.median(ratios) if ratios else None,
         pooled_ratio=plain_ms / total("predicted_ms") if ratios and total("predicted_ms") else None,

@@ -34,6 +34,7 @@ def suite(
     n_gpu_layers: GpuOption = 0,
     stock: Annotated[list[str] | None, typer.Option(help="A stock mode to run beside, or all. Repeatable.")] = None,
     llama_server: Annotated[Path | None, typer.Option(help="The llama-server to run; default: on PATH.")] = None,
+    draft_model: Annotated[str | None, typer.Option(help="Run llama-server with this draft model beside too.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write results here as JSON lines; an interrupted run is gone on with.")
     ] = None,
@@ -50,7 +51,15 @@ def suite(
     cases = read_prompts(prompts)
     with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
         chosen = choose(llm, cases, limit, max_prompt_tokens)
-        rivals = opponents.opponents(stock or [], llama_server, path, n_ctx=n_ctx, n_threads=llm.n_threads())
+        rivals = opponents.opponents(
+            [*(stock or []), *([opponents.DRAFT_MODEL] if draft_model else [])],
+            llama_server,
+            path,
+            lambda ids: llm.detokenize(ids, special=True),
+            draft_model=draft_model and resolve_model(draft_model),
+            n_ctx=n_ctx,
+            n_threads=llm.n_threads(),
+        )
         header = runs.header(llm, path, settings, list(rivals), chosen, plain=plain, max_tokens=max_tokens)
         results = Results(header, out)
         results.begin()
