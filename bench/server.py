@@ -1,4 +1,5 @@
-"""How much the server adds to a stream: the same answers in process and through HTTP, alternating.
+"""How much the layers add to a stream: the same answers by llama_decode alone (what it took inside a plain stream of
+chunks), as create_chat_completion(stream=True), and through HTTP, alternating.
 
 python bench/server.py MODEL.gguf
 """
@@ -6,6 +7,7 @@ python bench/server.py MODEL.gguf
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import threading
@@ -49,11 +51,21 @@ def main() -> None:
             parts = llm.create_chat_completion(stream=True, **options)
             return "".join(part["choices"][0]["delta"].get("content") or "" for part in parts)
 
+        def decoding() -> str:
+            ids = llm.apply_chat_template(MESSAGES)
+            text = ""
+            for chunk in llm.stream(ids, max_tokens=args.max_tokens, temperature=0.0, cache_prompt=False):
+                text += chunk.text
+                if chunk.stats is not None:
+                    inside.append((chunk.stats.prompt_ms + chunk.stats.decode_ms) / 1e3)
+            return text
+
         def served() -> str:
             return read_stream(url, options)
 
-        times: dict[str, list[float]] = {"in process": [], "server": []}
-        ways: dict[str, Callable[[], str]] = {"in process": in_process, "server": served}
+        inside: list[float] = []  # llama_decode
+        times: dict[str, list[float]] = {"decoding": [], "in process": [], "server": []}
+        ways: dict[str, Callable[[], str]] = {"decoding": decoding, "in process": in_process, "server": served}
         try:
             texts = [way() for way in ways.values()]  # warms up
             for _ in range(args.rounds):
@@ -66,10 +78,12 @@ def main() -> None:
             server.should_exit = True
             thread.join()
     assert len(set(texts)) == 1, "both ways must give the same text"
+    times["decoding"] = inside[1:]
     for name, seconds in times.items():
         print(f"{name:10} median {statistics.median(seconds):.3f} s, best {min(seconds):.3f} s")
-    ratios = [b / a for a, b in zip(*times.values(), strict=True)]
-    print(f"overhead: median of pairs {100 * (statistics.median(ratios) - 1):.1f} %")
+    for below, above in itertools.pairwise(times):
+        ratios = [b / a for a, b in zip(times[below], times[above], strict=True)]
+        print(f"{above} over {below}: median of pairs {100 * (statistics.median(ratios) - 1):.1f} %")
 
 
 def read_stream(url: str, options: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from maskprobe import MaskProbeError
-from maskprobe.bench import paper, report
+from maskprobe.bench import opponents, paper, report
 from maskprobe.bench.results import Results, Run, load
-from maskprobe.bench.summary import acceptance_by_depth, reliability, summarize
+from maskprobe.bench.summary import acceptance_by_depth, pace, reliability, summarize
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +99,28 @@ def test_missing_and_crashing_opponents_are_named(model: str, tmp_path: Path) ->
         results = load(out)
         assert words in results.failed["ngram-mod"]
         assert {run.setting for run in results.runs} == {"plain", "auto"}
+
+
+def test_llama_cpps_programs_are_read(tmp_path: Path) -> None:
+    program = tmp_path / "llama-lookup"
+    lines = (
+        "encoded    9 tokens in    0.050 seconds, speed:  180.000 t/s",
+        "decoded   33 tokens in    0.400 seconds, speed:   82.500 t/s",
+        "n_drafted    = 40",
+        "n_accept     = 12",
+    )
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines))
+    program.chmod(0o755)
+    start = opponents.opponents(
+        ["llama-lookup"], tmp_path / "llama-server", tmp_path / "m.gguf", lambda ids: f"text of {len(ids)}",
+        draft_model=None, n_ctx=512, n_threads=1,
+    )["llama-lookup"]  # fmt: skip
+    stats = start().generate([1, 2, 3], 32).stats
+    assert (stats.prompt_n, stats.predicted_n, stats.predicted_ms) == (9, 33, 400.0)
+    assert (stats.passes, stats.rows, stats.draft_n, stats.draft_n_accepted) == (21, 61, 40, 12)
+    program.write_text("#!/bin/sh\necho no such model\nexit 1\n")
+    with pytest.raises(opponents.OpponentError, match="ended with 1: no such model"):
+        start().generate([1, 2, 3], 32)
 
 
 @pytest.mark.parametrize("table", ["3", "6", "7"])
@@ -190,6 +213,17 @@ def test_summaries_pool_before_dividing() -> None:
     assert acceptance_by_depth(runs, 3) == [12 / 40, 8 / 40, 0.0]
     said = [[0, 0, 0.0], [10, 4, 5.0]]
     assert reliability([run_of("auto", "a", 1.0, reliability=said)] * 2) == [(0, 0.0, 0.0), (20, 0.5, 0.4)]
+
+
+def test_pace_is_of_one_row_passes() -> None:
+    plain = [dataclasses.replace(run_of("plain", "a", 1.0), question_id=i) for i in range(6)]
+    rival = [
+        dataclasses.replace(run_of("ngram-mod", "a", 1.0, rows=10, predicted_ms=90.0), question_id=i) for i in range(6)
+    ]
+    assert pace(rival, plain) == pytest.approx(0.9)
+    assert pace(rival[:4], plain) is None
+    assert pace(plain, plain) is None  # more rows than passes
+    assert pace(rival, []) is None
 
 
 def test_the_report_is_one_file_with_all_plots(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -129,8 +130,38 @@ def test_measuring_keeps_to_its_time() -> None:
         return 400.0 * n  # ms, as it says
 
     assert set(measure(slow, 60, seconds=1.0)) == {1, 2}
+    assert max(asked) == 2
     quick: list[int] = []
     curve = measure(lambda n: quick.append(n) or 0.01 * n, 60, seconds=5.0)  # type: ignore[func-returns-value]
-    assert list(curve) == [1, 2, 3, 4, 6, 8, 12, 16, 32, 60]
+    assert list(curve) == [1, 2, 4, 8, 16, 32, 60]
     assert curve[8] == pytest.approx(0.08)
+    assert len(quick) < 250
     assert max(measure(lambda n: 0.01, 10)) == 8
+
+
+def test_disturbances_do_not_count_when_measuring() -> None:
+    calls = itertools.count()
+
+    def disturbed(n: int) -> float:
+        return (0.01 + 0.002 * (n - 1)) * (5.0 if next(calls) % 7 == 0 else 1.0)
+
+    curve = measure(disturbed, 60, seconds=5.0)
+    for n, ms in curve.items():
+        assert ms == pytest.approx(0.01 + 0.002 * (n - 1))
+
+
+def test_changing_back_is_part_of_the_cost() -> None:
+    last = [1]
+
+    def with_changes(n: int) -> float:
+        ms = 0.01 * n + (0.004 if last[0] != n else 0.0)
+        last[0] = n
+        return ms
+
+    curve = measure(with_changes, 4, seconds=5.0)
+    assert curve == {1: pytest.approx(0.01), 2: pytest.approx(0.028), 4: pytest.approx(0.048)}
+
+
+def test_more_rows_are_never_said_to_cost_less() -> None:
+    costs = {1: 0.01, 2: 0.03, 4: 0.09, 8: 0.05, 16: 0.06}
+    assert measure(lambda n: costs[n], 16, seconds=5.0) == {1: 0.01, 2: 0.03, 4: 0.05, 8: 0.05, 16: 0.06}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +91,18 @@ def test_the_choice_of_rows_is_explained(llm: MaskProbeLlama, prompts: dict[str,
     assert "2/4/8/16/32/60 rows cost" in stats.choice
     assert stats.expected_n >= stats.passes
     assert stats.probe in ("table-mean", "prompt-mean", "last-4-mean")
+
+
+def test_verbose_says_why(model_path: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    curve = {1: 1.0, 2: 1.1, 60: 2.0}
+    with MaskProbeLlama(
+        model_path("Q4_0"), n_ctx=512, n_threads=1, verbose=True, speculation=Speculation(cost_curve=curve)
+    ) as llm:
+        capfd.readouterr()
+        stats = llm.generate("One, two,", max_tokens=8, temperature=0.0).stats
+    last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("maskprobe: ")][-1]
+    assert "acceptance length" in last
+    assert stats.choice in last
 
 
 def test_reliability_adds_up(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows.
 from __future__ import annotations
 
 import itertools
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ from .speculation import Speculation
 Curve = npt.NDArray[np.float32]
 
 # Kernels work in blocks of 4 and 8 rows, so these are where costs step.
-_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 60)
+_SIZES = (2, 4, 8, 16, 32, 60)
 SECONDS = 1.0  # at load
 MEASURED_ROWS = _SIZES[-1]
 
@@ -26,31 +26,59 @@ MEASURED_ROWS = _SIZES[-1]
 def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> dict[int, float]:
     """Milliseconds by rows, for as many sizes as the time allows; always 1 and 2 rows.
 
+    A pass of n rows among plain ones costs itself, and what changing back adds to the plain pass after it. Each part is
+    measured again and again while there is time, and the fastest counts: whatever else the machine does only ever
+    adds.
+
     Args:
         time_rows: decodes so many rows and says how many ms it took.
         n_rows: most rows wanted.
         seconds: stop before this much time has passed.
     """
-    sizes = [n for n in _SIZES if n <= n_rows]
     start = time.perf_counter()
     time_rows(1)  # the first call allocates
-    # The fastest counts: whatever else the machine does only ever adds.
-    curve = {1: min(time_rows(1) for _ in range(5))}
-    for last, n in itertools.pairwise(sizes):
-        left_ms = 1e3 * (seconds - (time.perf_counter() - start))
-        ms = curve[last] * n / last + 3 * curve[1]  # a size costs at most what the last did per row
-        if n > 2 and ms > left_ms:
+    plain = min(time_rows(1) for _ in range(3))
+    fastest: dict[int, float] = {}  # passes of n rows
+    back: dict[int, float] = {}  # plain passes right after them
+
+    def left_ms() -> float:
+        return 1e3 * (seconds - (time.perf_counter() - start))
+
+    sizes = [n for n in _SIZES if n <= n_rows]
+    for turn in itertools.count():
+        fitting = [n for n in sizes if (n == 2 and turn == 0) or _guess(n, plain, fastest) + 2 * plain < left_ms()]
+        if not fitting or turn >= _MOST_TURNS:
             break
-        tries = 3 if 8 * ms < left_ms else 1
-        curve[n] = curve[1] * statistics.median(_relative_cost(time_rows, n) for _ in range(tries))
-    return curve
+        for n in fitting:
+            if (n > 2 or turn > 0) and _guess(n, plain, fastest) + 2 * plain > left_ms():
+                continue
+            fastest[n] = min(time_rows(n), fastest.get(n, math.inf))
+            back[n] = min(time_rows(1), back.get(n, math.inf))
+            plain = min(plain, time_rows(1))
+        # A size that did not fit in the first turn never will, nor do larger ones.
+        sizes = [n for n in sizes if n in fastest]
+    curve = {n: fastest[n] + max(0.0, back[n] - plain) for n in fastest}
+    return {1: plain} | _never_cheaper_with_more(curve)
 
 
-def _relative_cost(time_rows: Callable[[int], float], n: int) -> float:
-    """What a pass of n rows among plain ones adds, in plain passes: itself, and changing there and back."""
-    time_rows(1)
-    before, rows, after = time_rows(1), time_rows(n), time_rows(1)
-    return max(rows + after - before, 0.1 * rows) / before
+_MOST_TURNS = 12
+
+
+def _guess(n: int, plain: float, fastest: Mapping[int, float]) -> float:
+    """Milliseconds that n rows may take: as before, or per row at most what fewer of them took."""
+    if n in fastest:
+        return fastest[n]
+    rows, ms = max(fastest.items(), default=(1, plain))
+    return ms * n / rows
+
+
+def _never_cheaper_with_more(curve: Mapping[int, float]) -> dict[int, float]:
+    """Costs that do not fall as rows grow: a pass can always carry rows that nobody reads."""
+    lowest, result = math.inf, {}
+    for n in sorted(curve, reverse=True):
+        lowest = min(lowest, curve[n])
+        result[n] = lowest
+    return dict(sorted(result.items()))
 
 
 def interpolate(points: Mapping[int, float], n_rows: int) -> Curve:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .results import PLAIN, Results
-from .summary import Summary, acceptance_by_depth, reliability, summarize
+from .summary import Summary, acceptance_by_depth, pace, reliability, summarize
 
 _DEPTHS = 8
 
@@ -28,14 +28,17 @@ def show(results: Results, console: Console) -> None:
 
 def _show_pooled(results: Results, console: Console) -> None:
     columns = ("setting", "prompts", "tokens/pass", "rows/pass", "tokens/s", "speed, median", "quartiles")
-    table = _table("pooled", *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "equal")
+    table = _table("pooled", *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "equal", "pace")
+    plain = [run for run in results.runs if run.setting == PLAIN]
     for setting in results.settings():
         runs = [run for run in results.runs if run.setting == setting]
-        table.add_row(setting, *_cells(summarize(runs)))
+        table.add_row(setting, *_cells(summarize(runs)), _number(pace(runs, plain)))
         for label, looping in (("  looping outputs", True), ("  other outputs", False)):
             if group := [run for run in runs if run.looping is looping]:
                 table.add_row(label, *_cells(summarize(group)), style="dim")
     console.print(table)
+    if any(setting in results.header["stock"] for setting in results.settings()):
+        console.print("pace: a one-row pass in that process over one of plain decoding in ours; no merit of a method")
 
 
 def _show_categories(results: Results, settings: list[str], console: Console) -> None:

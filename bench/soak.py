@@ -1,0 +1,359 @@
+"""Does one object, or one server, stay whole and small over many requests?
+
+In process: answers of mixed length, drafts and sampling, streams that are left early, refused and failing requests, and
+a conversation that outgrows the context. After each the KV cache is held to what the session says of it; every k-th
+answer is held to plain decoding by a fresh object; resident memory may grow by 2% after the first fifth. With --server
+the same through HTTP by 8 clients at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import openai
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from maskprobe import ContextError, Generation, MaskProbeLlama, Speculation
+
+MOST_GROWTH = 0.02
+WARM_UP = 0.2  # of the requests, before memory is looked at
+N_CTX = 512
+N_CLIENTS = 8
+MODES: list[Speculation | bool] = [
+    False,
+    Speculation(budget=4),
+    Speculation(budget=16),
+    Speculation(tree=(14,)),
+    Speculation(masks=2, tree="dynamic", block=24),
+    Speculation(sources=("ngrams",), budget=10),
+]
+KINDS = {"answer": 6, "chat": 4, "left": 3, "refused": 2, "failed": 1}
+SUBJECTS = ["the sea", "bread", "a lighthouse", "winter", "the moon", "an old clock", "numbers", "a long journey"]
+TASKS = ["Write one sentence about", "Name three things that belong to", "Explain in a few words", "Count to ten for"]
+
+
+@dataclass
+class Soaked:
+    """What was done, and the memory it took."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    compared: int = 0  # answers that were equal to a fresh object's
+    shortened: int = 0  # times that the conversation had outgrown the context
+    rss_warm: int = 0
+    rss_end: int = 0
+    seconds: float = 0.0
+
+    @property
+    def growth(self) -> float:
+        return self.rss_end / self.rss_warm - 1.0
+
+
+# --- in process ---------------------------------------------------------------------------------------
+
+
+def soak(path: Path, n_requests: int, compare_every: int, seed: int = 0) -> Soaked:
+    """Runs requests in one object. An AssertionError says what does not hold."""
+    rng, done = random.Random(seed), Soaked()
+    kinds, weights = list(KINDS), list(KINDS.values())
+    start = time.monotonic()
+    with MaskProbeLlama(path, n_ctx=N_CTX, n_threads=1, seed=1, speculation=Speculation(budget=4)) as llm:
+        requests = _Requests(llm, rng, done)
+        for i in range(n_requests):
+            if i == int(WARM_UP * n_requests):
+                done.rss_warm = _resident()
+            if i % compare_every == 0:
+                requests.compare_with_fresh(path)
+            else:
+                kind = rng.choices(kinds, weights)[0]
+                getattr(requests, kind)()
+                done.kinds[kind] += 1
+            check_kv(llm)
+        done.rss_end = _resident()
+    done.seconds = time.monotonic() - start
+    return done
+
+
+class _Requests:
+    """The kinds of requests, by name."""
+
+    def __init__(self, llm: MaskProbeLlama, rng: random.Random, done: Soaked) -> None:
+        self.llm, self.rng, self.done = llm, rng, done
+        self.messages: list[dict[str, str]] = []
+
+    def answer(self) -> None:
+        ids = self._prompt()
+        stop = self.rng.choice([None, None, ".", [" the", "\n"]])
+        out = self.llm.generate(ids, **self._options(), stop=stop)
+        self._check_cached(ids, out)
+
+    def chat(self) -> None:
+        """A turn of the conversation; its oldest turns go when it has outgrown the context."""
+        self.messages.append({"role": "user", "content": question(self.rng)})
+        while True:
+            ids = self.llm.apply_chat_template(self.messages)
+            try:
+                out = self.llm.generate(ids, **(self._options() | {"max_tokens": 40}))
+                break
+            except ContextError:
+                self.done.shortened += 1
+                del self.messages[: max(2, len(self.messages) // 4 * 2)]
+        self._check_cached(ids, out)
+        self.messages.append({"role": "assistant", "content": out.text})
+
+    def left(self) -> None:
+        """A stream that is closed early."""
+        stream = self.llm.stream(self._prompt(), **(self._options() | {"max_tokens": 40}))
+        for _ in range(self.rng.randint(0, 6)):
+            next(stream)
+        stream.close()
+
+    def refused(self) -> None:
+        bad: dict[str, Any] = self.rng.choice(
+            [{"temperature": -1.0}, {"max_tokens": 0}, {"top_p": 2.0}, {"stop": [""]}]
+        )
+        for prompt, options in (("Once", bad), ([7] * N_CTX, {}), ("", {})):
+            try:
+                self.llm.generate(prompt, **options)
+            except ValueError:
+                continue
+            raise AssertionError(f"{options} was not refused")
+
+    def failed(self) -> None:
+        """An error before a pass ends the generation."""
+        n_left = self.rng.randint(0, 4)
+
+        def fail() -> None:
+            nonlocal n_left
+            n_left -= 1
+            if n_left < 0:
+                raise ZeroDivisionError
+
+        self.llm.engine.before_pass = fail
+        try:
+            self.llm.generate(self._prompt(), **(self._options() | {"max_tokens": 64}))
+        except ZeroDivisionError:
+            pass  # few tokens may come in fewer passes
+        finally:
+            self.llm.engine.before_pass = None
+
+    def compare_with_fresh(self, path: Path) -> None:
+        ids, options = self._prompt(), self._options() | {"cache_prompt": False}
+        ours = self.llm.generate(ids, **options)
+        self._check_cached(ids, ours)
+        with MaskProbeLlama(path, n_ctx=N_CTX, n_threads=1, speculation=Speculation(budget=4)) as fresh:
+            theirs = fresh.generate(ids, **(options | {"speculate": False}))
+        assert ours.tokens == theirs.tokens, f"{ours.tokens} after {self.done}, a fresh object says {theirs.tokens}"
+        self.done.compared += 1
+
+    def _prompt(self) -> list[int]:
+        questions = " ".join(question(self.rng) for _ in range(self.rng.choice([1, 1, 2, 4, 12])))
+        return self.llm.apply_chat_template([{"role": "user", "content": questions}])
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "max_tokens": self.rng.randint(1, 24),
+            "temperature": self.rng.choice([0.0, 0.8]),
+            "seed": self.rng.randint(0, 1000),
+            "speculate": self.rng.choice(MODES),
+        }
+
+    def _check_cached(self, prompt: list[int], out: Generation) -> None:
+        """The session's tokens are those that were asked and answered."""
+        self.done.tokens += len(out.tokens)
+        text = [*prompt, *out.tokens]
+        cached = self.llm.engine.cached()
+        assert len(cached) >= len(prompt), "the prompt is not in the KV cache"
+        n = min(len(cached), len(text))
+        assert cached[:n] == text[:n], "the KV cache holds another text"
+
+
+def question(rng: random.Random) -> str:
+    return f"{rng.choice(TASKS)} {rng.choice(SUBJECTS)}."
+
+
+def check_kv(llm: MaskProbeLlama) -> None:
+    """Sequences of the KV cache hold the session's tokens from position 0 on, or nothing."""
+    ctx, n = llm.engine.model.ctx, llm.engine.n_cached()
+    memory = llama_cpp.llama_get_memory(ctx)
+    found = [
+        (llama_cpp.llama_memory_seq_pos_min(memory, s), llama_cpp.llama_memory_seq_pos_max(memory, s))
+        for s in range(llama_cpp.llama_n_seq_max(ctx))
+    ]
+    assert n <= llm.n_ctx()
+    assert found[0] == ((0, n - 1) if n else (-1, -1)), f"sequence 0 is at {found[0]}, the session holds {n} tokens"
+    assert set(found) <= {found[0], (-1, -1)}, f"sequences differ: {set(found)}"
+
+
+def _resident(process: psutil.Process | None = None) -> int:
+    gc.collect()
+    return int((process or psutil.Process()).memory_info().rss)
+
+
+# --- a server -----------------------------------------------------------------------------------------
+
+
+def soak_server(path: Path, n_requests: int, seed: int = 0) -> Soaked:
+    """Runs requests of several clients against a server process."""
+    done, start = Soaked(), time.monotonic()
+    with _served(path) as (url, process):
+        first = _Client(url, random.Random(seed)).fixed()
+        n_warm = int(WARM_UP * n_requests)
+        _run_clients(url, n_warm, seed, done, first)
+        done.rss_warm = _resident(process)
+        _run_clients(url, n_requests - n_warm, seed + N_CLIENTS, done, first)
+        done.rss_end = _resident(process)
+        assert _Client(url, random.Random(seed)).fixed() == first
+    done.seconds = time.monotonic() - start
+    return done
+
+
+@contextmanager
+def _served(path: Path) -> Iterator[tuple[str, psutil.Process]]:
+    command = [sys.executable, "-m", "maskprobe.cli", "serve", "--model", str(path), "--port", "0"]
+    command += ["--n-ctx", str(N_CTX), "--n-threads", "1", "--speculation", "budget=4"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            addresses = (re.search(r"http://\S+", line) for line in process.stderr)
+            address = next(filter(None, addresses), None)
+            assert address, "the server did not start"
+            yield address[0], psutil.Process(process.pid)
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0, process.stderr.read()
+
+
+def _run_clients(url: str, n_requests: int, seed: int, done: Soaked, first: str) -> None:
+    todo, lock, errors = iter(range(n_requests)), threading.Lock(), []
+
+    def work(number: int) -> None:
+        rng = random.Random(seed + number)
+        client = _Client(url, rng)
+        kinds: dict[str, Callable[[], object]] = {
+            "answer": client.answer,
+            "stream": client.stream,
+            "left": client.left,
+            "refused": client.refused,
+            "fixed": client.fixed,
+        }
+        while True:
+            with lock:
+                if next(todo, None) is None:
+                    return
+            kind = rng.choice(list(kinds))
+            try:
+                result = kinds[kind]()
+                assert kind != "fixed" or result == first, f"{result!r} where the first answer was {first!r}"
+            except BaseException as error:
+                errors.append(error)
+                return
+            with lock:
+                done.kinds[kind] += 1
+                done.compared += kind == "fixed"
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(N_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+class _Client:
+    def __init__(self, url: str, rng: random.Random) -> None:
+        self.rng = rng
+        self.chats = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300).chat.completions
+
+    def answer(self) -> object:
+        return self.chats.create(**self._request())
+
+    def stream(self) -> object:
+        parts = [part.choices[0].finish_reason for part in self.chats.create(**self._request(), stream=True)]
+        assert parts[-1] in ("stop", "length"), parts
+        return parts
+
+    def left(self) -> None:
+        """Hangs up in the middle."""
+        with self.chats.create(**(self._request() | {"max_tokens": 60}), stream=True) as parts:
+            for _ in range(self.rng.randint(0, 5)):
+                next(parts, None)
+
+    def refused(self) -> None:
+        bad = self.rng.choice([{"temperature": -1.0}, {"top_p": 2.0}, {"messages": []}, {"max_tokens": 0}])
+        long = {"messages": [{"role": "user", "content": "one two " * N_CTX}]}
+        for change in (bad, long):
+            try:
+                self.chats.create(**(self._request() | change))
+            except openai.BadRequestError:
+                continue
+            raise AssertionError(f"{change} was not refused")
+
+    def fixed(self) -> str:
+        """The same request each time; its answer must be the same."""
+        asked = [{"role": "user", "content": "Name the seven days of the week."}]
+        extra = {"cache_prompt": False}
+        answer = self.chats.create(model="", messages=asked, max_tokens=16, temperature=0, extra_body=extra)
+        return answer.choices[0].message.content or ""
+
+    def _request(self) -> dict[str, Any]:
+        return {
+            "model": "",
+            "messages": [{"role": "user", "content": question(self.rng)}],
+            "max_tokens": self.rng.randint(1, 24),
+            "temperature": self.rng.choice([0.0, 0.8]),
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--type", default="Q4_0", help="quantization of the embedded model")
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--compare-every", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--server", action="store_true", help="through a server, by 8 clients at once")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    from models import quantized
+
+    path = quantized(args.type)
+    if args.server:
+        done = soak_server(path, args.requests, args.seed)
+    else:
+        done = soak(path, args.requests, args.compare_every, args.seed)
+    table = Table("figure", "value")
+    table.add_row("requests", ", ".join(f"{n} {kind}" for kind, n in sorted(done.kinds.items())))
+    table.add_row("equal to the first answer" if args.server else "equal to a fresh object's", str(done.compared))
+    if not args.server:
+        table.add_row("tokens", str(done.tokens))
+        table.add_row("conversation shortened", str(done.shortened))
+    table.add_row("resident MiB, warm and at the end", f"{done.rss_warm / 2**20:.1f}, {done.rss_end / 2**20:.1f}")
+    table.add_row("growth", f"{100 * done.growth:+.2f}%")
+    table.add_row("seconds", f"{done.seconds:.0f}")
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps(dataclasses.asdict(done), indent=1) + "\n")
+    return 1 if done.growth > MOST_GROWTH else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
