@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import MaskProbeError
 from ..results import Generation, Stats
@@ -62,6 +62,25 @@ PROGRAMS = ("llama-lookup", "llama-lookahead")
 DRAFT_MODEL = "draft-model"  # llama-server with a smaller model beside
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
+
+
+class Usage(NamedTuple):
+    """What a process has used; 0 = not known."""
+
+    cpu_seconds: float  # so far, of all threads
+    rss_mb: float  # now
+
+
+def usage_of(pid: int) -> Usage:
+    """What a process has used; nothing is known where psutil is not installed."""
+    try:
+        import psutil
+
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return Usage(times.user + times.system, process.memory_info().rss / 2**20)
+    except Exception:  # not installed, or the process is gone
+        return Usage(0.0, 0.0)
 
 
 class OpponentError(MaskProbeError):
@@ -128,15 +147,9 @@ class LlamaServer:
             self._process.wait()
         self._log.close()
 
-    def cpu_seconds(self) -> float:
-        """CPU time of the process so far, 0 where psutil is not installed."""
-        try:
-            import psutil
-
-            times = psutil.Process(self._process.pid).cpu_times()
-        except Exception:  # not installed, or the process is gone
-            return 0.0
-        return float(times.user + times.system)
+    def usage(self) -> Usage:
+        """Of the server's process."""
+        return usage_of(self._process.pid)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         """A greedy completion with the server's own figures; its slot starts empty.
@@ -226,9 +239,9 @@ class PromptLookup:
         except Exception as error:
             raise OpponentError(f"llama_cpp.Llama cannot load {model.name}: {error}") from error
 
-    def cpu_seconds(self) -> float:
-        """CPU time of this process, in which it runs."""
-        return time.process_time()
+    def usage(self) -> Usage:
+        """Of this process, in which it runs."""
+        return usage_of(os.getpid())
 
     def close(self) -> None:
         self._llama.close()
@@ -290,9 +303,9 @@ class Program:
         self._command += ["--flash-attn", "on", "--temp", "0", "--fit", "off"]
         self._cpu = 0.0
 
-    def cpu_seconds(self) -> float:
-        """CPU time of the runs so far, loading included."""
-        return self._cpu
+    def usage(self) -> Usage:
+        """Of the runs so far, loading included."""
+        return Usage(self._cpu, 0.0)
 
     def close(self) -> None:
         pass

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import MaskProbeError
 from ..llama import MaskProbeLlama
@@ -29,7 +30,8 @@ def read_prompts(path: Path) -> list[Case]:
         MaskProbeError: the file cannot be read or a line does not fit; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a JSON text may hold the other characters that it takes for the end of a line.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise MaskProbeError(f"prompt file {path} cannot be read: {error}") from error
     cases = []
@@ -37,16 +39,22 @@ def read_prompts(path: Path) -> list[Case]:
         if not line.strip():
             continue
         try:
-            question = json.loads(line)
-            case = Case(question["question_id"], str(question["category"]), question["turns"][0])
-            if not isinstance(case.text, str) or not case.text:
-                raise ValueError("the first turn is not a text")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+            cases.append(_case(json.loads(line)))
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise MaskProbeError(f"{path}, line {number}: not a SpecBench question ({error!r})") from error
-        cases.append(case)
     if not cases:
         raise MaskProbeError(f"{path} holds no prompts")
     return cases
+
+
+def _case(question: Any) -> Case:
+    case = Case(question["question_id"], str(question["category"]), question["turns"][0])
+    if not isinstance(case.question_id, (int, str)):
+        raise TypeError("question_id is neither a number nor a text")
+    if not isinstance(question["turns"], list) or not isinstance(case.text, str) or not case.text:
+        raise ValueError("the first turn is not a text")
+    f"{case.question_id}{case.category}{case.text}".encode()  # raises for half a character
+    return case
 
 
 def choose(

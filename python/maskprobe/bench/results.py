@@ -30,6 +30,7 @@ class Run:
     wall_ms: float  # of the whole answer, prompt included
     cpu_ms: float  # of all threads
     stats: dict[str, Any]
+    rss_mb: float = 0.0  # memory of the process after the answer, 0 = not known
 
 
 @dataclass
@@ -107,20 +108,19 @@ def load(path: Path) -> Results:
         results = Results(first["header"])
         if first["format"] != FORMAT:
             raise ValueError(f"format {first['format']}")
-        settings = first["header"]["settings"]
-        stock = first["header"]["stock"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        plain = [PLAIN] if first["header"]["plain"] else []
+        wanted = {*plain, *first["header"]["settings"], *first["header"]["stock"]}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise MaskProbeError(f"{path} is no results file of maskprobe bench ({error!r})") from error
     for number, entry in _entries(lines):
         try:
             if "failed" in entry:
-                results.failed[entry["failed"]] = entry["why"]
+                results.failed[entry["failed"]] = str(entry["why"])
             else:
-                results.runs.append(Run(**entry))
-        except TypeError as error:
-            raise MaskProbeError(f"{path}, line {number}: not a run ({error})") from error
-    plain = [PLAIN] if first["header"]["plain"] else []
-    wanted = {*plain, *settings, *stock} - results.failed.keys()
+                results.runs.append(_run(entry))
+        except (KeyError, TypeError) as error:
+            raise MaskProbeError(f"{path}, line {number}: not a run ({error!r})") from error
+    wanted -= results.failed.keys()
     have: dict[int | str, set[str]] = {}
     for run in results.runs:
         have.setdefault(run.question_id, set()).add(run.setting)
@@ -128,10 +128,32 @@ def load(path: Path) -> Results:
     return results
 
 
+_NUMBER = (int, float)
+_TYPES: dict[str, Any] = {
+    "question_id": (int, str),
+    "category": str,
+    "setting": str,
+    "looping": bool,
+    "equal_to_plain": (bool, type(None)),
+    "speed_ratio": (*_NUMBER, type(None)),
+    "wall_ms": _NUMBER,
+    "cpu_ms": _NUMBER,
+    "stats": dict,
+}
+
+
+def _run(entry: dict[str, Any]) -> Run:
+    run = Run(**entry)
+    for name, kind in _TYPES.items():
+        if not isinstance(value := getattr(run, name), kind):
+            raise TypeError(f"{name} is {value!r}")
+    return run
+
+
 def _entries(lines: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines[1:], start=2):
         try:
             yield number, json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise MaskProbeError(f"line {number} of the results is damaged; remove it") from None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from ..binding import llama_cpp
 from ..llama import MaskProbeLlama
 from ..results import Generation
 from ..speculation import Speculation
-from .opponents import OpponentError
+from .opponents import OpponentError, Usage, usage_of
 from .prompts import Case, is_looping
 from .results import PLAIN, Results, Run
 
@@ -44,7 +45,7 @@ class Opponent(Protocol):
     """Something else that answers prompts greedily."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation: ...
-    def cpu_seconds(self) -> float: ...
+    def usage(self) -> Usage: ...
     def close(self) -> None: ...
 
 
@@ -65,7 +66,7 @@ def header(
         "maskprobe": __version__,
         "llama_cpp_python": llama_cpp.__version__,
         "system": llama_cpp.llama_print_system_info().decode().strip(),
-        "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()}",
+        "machine": ", ".join([_processor(), f"{os.cpu_count()} CPUs", platform.system(), *_remote(llm)]),
         "model": llm.description(),
         "model_file": model.name,
         "model_sha256": _sha256(model),
@@ -80,6 +81,10 @@ def header(
         "stock": list(stock),
         "costs": {str(rows): ms for rows, ms in costs.items()},
     }
+
+
+def _remote(llm: MaskProbeLlama) -> list[str]:
+    return [f"RPC server {server}" for server in llm.rpc_servers]
 
 
 def run(
@@ -113,7 +118,7 @@ def run(
             for name, speculate in modes.items():
                 if shared:
                     llm.reset(learned=True)
-                clock = _Clock(_own_cpu_seconds)
+                clock = _Clock(partial(usage_of, os.getpid()))
                 out = llm.generate(
                     ids,
                     max_tokens=max_tokens,
@@ -125,7 +130,7 @@ def run(
                 reference = out if name == PLAIN else reference
                 runs.append(_describe(case, name, out, reference, clock))
             for name, opponent in list(opponents.items()):
-                clock = _Clock(opponent.cpu_seconds)
+                clock = _Clock(opponent.usage)
                 try:
                     out = opponent.generate(ids, max_tokens)
                 except OpponentError as error:
@@ -149,22 +154,20 @@ def _start(stack: ExitStack, stock: Mapping[str, Callable[[], Opponent]], result
 
 
 class _Clock:
-    """Wall and CPU time since it was made."""
+    """Wall and CPU time since it was made, and memory."""
 
-    def __init__(self, cpu_seconds: Callable[[], float]) -> None:
-        self._cpu_seconds = cpu_seconds
-        self._cpu, self._wall = cpu_seconds(), time.perf_counter()
+    def __init__(self, usage: Callable[[], Usage]) -> None:
+        self._usage = usage
+        self._before, self._wall = usage(), time.perf_counter()
 
-    def ms(self) -> tuple[float, float]:
-        return 1e3 * (time.perf_counter() - self._wall), 1e3 * (self._cpu_seconds() - self._cpu)
-
-
-def _own_cpu_seconds() -> float:
-    return time.process_time()
+    def read(self) -> tuple[float, float, float]:
+        """Milliseconds on the wall, of CPU time, and MB."""
+        wall, now = time.perf_counter(), self._usage()
+        return 1e3 * (wall - self._wall), 1e3 * (now.cpu_seconds - self._before.cpu_seconds), now.rss_mb
 
 
 def _describe(case: Case, name: str, out: Generation, reference: Generation | None, clock: _Clock) -> Run:
-    wall_ms, cpu_ms = clock.ms()
+    wall_ms, cpu_ms, rss_mb = clock.read()
     return Run(
         question_id=case.question_id,
         category=case.category,
@@ -175,6 +178,7 @@ def _describe(case: Case, name: str, out: Generation, reference: Generation | No
         wall_ms=wall_ms,
         cpu_ms=cpu_ms,
         stats=out.stats.as_dict(),
+        rss_mb=rss_mb,
     )
 
 

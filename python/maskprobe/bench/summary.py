@@ -24,6 +24,7 @@ class Summary:
     spread: tuple[float, float] | None  # quartiles of the ratios
     cpu_ms_per_token: float
     host_ms_per_pass: float | None
+    rss_mb: float | None  # most after any answer
     n_equal: int
     n_compared: int
 
@@ -50,6 +51,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
         spread=(quartiles[0], quartiles[2]) if quartiles else None,
         cpu_ms_per_token=sum(run.cpu_ms for run in runs) / max(1.0, total("predicted_n")),
         host_ms_per_pass=total("host_ms") / passes if passes and total("decode_ms") else None,
+        rss_mb=max((run.rss_mb for run in runs), default=0.0) or None,
         n_equal=sum(compared),
         n_compared=len(compared),
     )

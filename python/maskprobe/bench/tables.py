@@ -28,7 +28,7 @@ def show(results: Results, console: Console) -> None:
 
 def _show_pooled(results: Results, console: Console) -> None:
     columns = ("setting", "prompts", "tokens/pass", "rows/pass", "tokens/s", "speed, median", "quartiles")
-    table = _table("pooled", *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "equal", "pace")
+    table = _table("pooled", *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "RSS MB", "equal", "pace")
     plain = [run for run in results.runs if run.setting == PLAIN]
     for setting in results.settings():
         runs = [run for run in results.runs if run.setting == setting]
@@ -104,5 +104,6 @@ def _cells(of: Summary) -> list[str]:
         _number(of.pooled_ratio),
         _number(of.cpu_ms_per_token, 1),
         _number(of.host_ms_per_pass, 2),
+        _number(of.rss_mb, 0),
         f"{of.n_equal}/{of.n_compared}" if of.n_compared else "-",
     ]
