@@ -2,7 +2,7 @@
 
 Starts its own workers on this machine (their passes then share its cores), or uses servers that run already:
 
-python bench/rpc.py --worker PATH/ggml-rpc-server --workers 2
+python bench/rpc.py --worker PATH/ggml-rpc-server --workers 2 --delay-ms 10
 python bench/rpc.py --rpc 10.0.0.2:50052
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from delay import delayed
 from maskprobe import MaskProbeLlama
 from maskprobe.bench.prompts import read_prompts
 from maskprobe.results import Stats
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--worker", type=Path, help="the ggml-rpc-server to start")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rpc", action="append", default=[], help="a server that runs already; repeatable")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="reach the servers so much later, each way")
     parser.add_argument("--type", default="Q4_0")
     parser.add_argument("--n-threads", type=int, default=1)
     parser.add_argument("--max-tokens", type=int, default=64)
@@ -85,13 +87,16 @@ def main() -> None:
     path = quantized(args.type)
     with MaskProbeLlama(path, **options) as llm:
         here = run(llm, prompts, args.max_tokens)
-    started = workers(args.worker, args.workers, args.n_threads) if args.worker else contextlib.nullcontext(args.rpc)
-    with started as servers, MaskProbeLlama(path, n_gpu_layers=-1, rpc_servers=servers, **options) as llm:
+    with contextlib.ExitStack() as stack:
+        servers = args.rpc or stack.enter_context(workers(args.worker, args.workers, args.n_threads))
+        if args.delay_ms:
+            servers = stack.enter_context(delayed(servers, args.delay_ms))
+        llm = stack.enter_context(MaskProbeLlama(path, n_gpu_layers=-1, rpc_servers=servers, **options))
         there = run(llm, prompts, args.max_tokens)
 
-    table = Table("where", "mode", "tokens per pass", "ms per pass", "tokens/s", "of plain", "as plain there", "as here")
+    table = Table("where", "mode", "tokens/pass", "ms/pass", "tokens/s", "of plain", "= plain there", "= plain here")
     figures = []
-    for where, found in (("here", here), (f"{len(servers)} RPC servers", there)):
+    for where, found in (("here", here), (f"{len(servers)} RPC servers, {args.delay_ms:g} ms away", there)):
         speeds = {}
         for mode, runs in found.items():
             stats = [stats for _, stats in runs]

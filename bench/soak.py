@@ -9,7 +9,6 @@ the same through HTTP by 8 clients at once.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gc
 import json
 import random
@@ -35,7 +34,7 @@ from maskprobe import ContextError, Generation, MaskProbeLlama, Speculation
 
 MOST_GROWTH = 0.02
 WARM_UP = 0.2  # of the requests, before memory is looked at
-N_CTX = 512
+N_CTX = 256
 N_CLIENTS = 8
 MODES: list[Speculation | bool] = [
     False,
@@ -111,7 +110,7 @@ class _Requests:
         while True:
             ids = self.llm.apply_chat_template(self.messages)
             try:
-                out = self.llm.generate(ids, **(self._options() | {"max_tokens": 40}))
+                out = self.llm.generate(ids, **(self._options() | {"max_tokens": 24}))
                 break
             except ContextError:
                 self.done.shortened += 1
@@ -165,12 +164,12 @@ class _Requests:
         self.done.compared += 1
 
     def _prompt(self) -> list[int]:
-        questions = " ".join(question(self.rng) for _ in range(self.rng.choice([1, 1, 2, 4, 12])))
+        questions = " ".join(question(self.rng) for _ in range(self.rng.choice([1, 1, 1, 2, 8])))
         return self.llm.apply_chat_template([{"role": "user", "content": questions}])
 
     def _options(self) -> dict[str, Any]:
         return {
-            "max_tokens": self.rng.randint(1, 24),
+            "max_tokens": self.rng.randint(1, 12),
             "temperature": self.rng.choice([0.0, 0.8]),
             "seed": self.rng.randint(0, 1000),
             "speculate": self.rng.choice(MODES),
@@ -299,7 +298,7 @@ class _Client:
                 next(parts, None)
 
     def refused(self) -> None:
-        bad = self.rng.choice([{"temperature": -1.0}, {"top_p": 2.0}, {"messages": []}, {"max_tokens": 0}])
+        bad = self.rng.choice([{"temperature": -1.0}, {"top_p": 2.0}, {"messages": []}, {"n": 2}])
         long = {"messages": [{"role": "user", "content": "one two " * N_CTX}]}
         for change in (bad, long):
             try:
@@ -351,7 +350,7 @@ def main() -> int:
     table.add_row("seconds", f"{done.seconds:.0f}")
     Console().print(table)
     if args.json:
-        args.json.write_text(json.dumps(dataclasses.asdict(done), indent=1) + "\n")
+        args.json.write_text(json.dumps(vars(done), indent=1) + "\n")
     return 1 if done.growth > MOST_GROWTH else 0
 
 

@@ -30,7 +30,8 @@ def quiet_llama_cpp() -> None:
 
 
 class PlainDecoder:
-    def __init__(self, path: Path, *, n_ctx: int, n_batch: int = 512) -> None:
+    def __init__(self, path: Path, *, n_ctx: int, n_batch: int = 512, **context: Any) -> None:
+        """context: further fields of llama_context_params."""
         quiet_llama_cpp()
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
@@ -39,10 +40,12 @@ class PlainDecoder:
         params.n_threads = params.n_threads_batch = 1
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.swa_full = True
+        for name, value in context.items():
+            setattr(params, name, value)
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         self.vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.n_ctx, self.n_batch = n_ctx, n_batch
+        self.n_ctx, self.n_batch = llama_cpp.llama_n_ctx(self.ctx), n_batch
 
     def close(self) -> None:
         llama_cpp.llama_free(self.ctx)

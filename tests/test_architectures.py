@@ -9,17 +9,36 @@ from pathlib import Path
 import pytest
 
 import tiny_models
+from bench_scripts import bench_script
 from maskprobe import MaskProbeLlama, Speculation, UnsupportedModelError
 from reference import PlainDecoder, assert_near_tie
 
-PROBED = ("llama", "llama-untied", "qwen3", "qwen3moe", "gemma2", "gemma3", "granite")
-PLAIN = {"mamba": "recurrent", "lfm2": "recurrent layers", "qwen2vl": "M-RoPE"}
+PROBED = (
+    *("llama", "llama-untied", "qwen2", "phi3", "gpt2", "gpt-oss", "deepseek2", "qwen3", "qwen3moe"),
+    *("gemma2", "gemma3", "granite"),
+)
+PLAIN = {
+    "mamba": "recurrent",
+    "lfm2": "recurrent layers",
+    "qwen2vl": "M-RoPE",
+    "gemma3n": "do not reproduce the logits",
+}
 NOISE = 5e-3  # F32 kernels round by the shape of the batch; logits spread by about 1
 PROMPT = "the tree of the sea and the tree of the sea and the tree"
 
 
 def test_every_maker_is_tested() -> None:
     assert set(tiny_models.NAMES) == {*PROBED, *PLAIN, "bert", "t5"}
+
+
+def test_the_committed_table_is_what_the_script_makes(tiny_path: Callable[[str], Path]) -> None:
+    script = bench_script("architectures")
+    page = script.page(tiny_path)
+    assert page == script.PAGE.read_text()
+    named = {name for name in script.TESTS.values() if name in globals()}
+    assert len(named) == 2  # the third is in test_bad_input.py
+    for name in tiny_models.NAMES:
+        assert f"| {name} |" in page
 
 
 @pytest.mark.parametrize("name", PROBED)
@@ -103,9 +122,3 @@ def test_other_contexts_work(options: dict[str, int], tiny_path: Callable[[str],
             assert ours.stats.draft_n > 0
             assert ours.tokens[0] == plain.tokens[0]
             assert len(ours.tokens) == len(plain.tokens)
-
-
-def test_a_quantized_kv_cache_works(model_path: Callable[[str], Path]) -> None:
-    with MaskProbeLlama(model_path("Q4_0"), n_ctx=512, n_threads=1, type_k=8, type_v=8) as llm:
-        out = llm.generate("Count: 1 2 3 4 5 6", max_tokens=16, temperature=0.0, speculate=Speculation(budget=8))
-        assert out.stats.draft_n_accepted > 0

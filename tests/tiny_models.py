@@ -38,7 +38,8 @@ N_VOCAB = EOS + 1
 GAIN = {
     **dict.fromkeys(("token_embd", "output"), 0.25),
     **dict.fromkeys(("output_norm", "token_embd_norm"), 4.0),
-    **dict.fromkeys(("attn_q", "attn_k", "attn_q_norm", "attn_k_norm"), 2.0),
+    **dict.fromkeys(("attn_q", "attn_k", "attn_qkv", "attn_q_norm", "attn_k_norm"), 2.0),
+    **dict.fromkeys(("attn_q_b", "attn_k_b", "attn_v_b"), 3.0),
 }
 
 Tensors = Mapping[str, tuple[int, ...]]
@@ -67,6 +68,74 @@ EXPERTS = {
     "ffn_gate_exps.weight": (N_EXPERT, N_FF, N_EMBD),
     "ffn_up_exps.weight": (N_EXPERT, N_FF, N_EMBD),
     "ffn_down_exps.weight": (N_EXPERT, N_EMBD, N_FF),
+}
+# Queries, keys and values in one matrix.
+FUSED_ATTENTION = {
+    "attn_norm.weight": (N_EMBD,),
+    "attn_qkv.weight": (N_EMBD + 2 * N_EMBD_KV, N_EMBD),
+    "attn_output.weight": (N_EMBD, N_EMBD),
+}
+FUSED_FFN = {"ffn_norm.weight": (N_EMBD,), "ffn_up.weight": (2 * N_FF, N_EMBD), "ffn_down.weight": (N_EMBD, N_FF)}
+GPT2 = {
+    **FUSED_ATTENTION,
+    **FUSED_FFN,
+    "ffn_up.weight": (N_FF, N_EMBD),
+    "attn_norm.bias": (N_EMBD,),
+    "attn_qkv.bias": (N_EMBD + 2 * N_EMBD_KV,),
+    "attn_output.bias": (N_EMBD,),
+    "ffn_norm.bias": (N_EMBD,),
+    "ffn_up.bias": (N_FF,),
+    "ffn_down.bias": (N_EMBD,),
+}
+GPT_OSS = {
+    **ATTENTION,
+    **QKV_BIAS,
+    **{name: shape for name, shape in EXPERTS.items() if name != "ffn_norm.weight"},
+    "attn_output.bias": (N_EMBD,),
+    "attn_sinks.weight": (N_HEAD,),
+    "post_attention_norm.weight": (N_EMBD,),
+    "ffn_gate_inp.bias": (N_EXPERT,),
+    "ffn_gate_exps.bias": (N_EXPERT, N_FF),
+    "ffn_up_exps.bias": (N_EXPERT, N_FF),
+    "ffn_down_exps.bias": (N_EXPERT, N_EMBD),
+}
+# Multi-head latent attention, as in DeepSeek V2 and V3: the KV cache holds LATENT and ROPE values per token.
+LATENT, ROPE, Q_RANK = 32, HEAD, 24
+LATENT_ATTENTION = {
+    "attn_norm.weight": (N_EMBD,),
+    "attn_q_a.weight": (Q_RANK, N_EMBD),
+    "attn_q_a_norm.weight": (Q_RANK,),
+    "attn_q_b.weight": (N_HEAD * 2 * HEAD, Q_RANK),
+    "attn_kv_a_mqa.weight": (LATENT + ROPE, N_EMBD),
+    "attn_kv_a_norm.weight": (LATENT,),
+    "attn_k_b.weight": (N_HEAD, LATENT, HEAD),
+    "attn_v_b.weight": (N_HEAD, HEAD, LATENT),
+    "attn_output.weight": (N_EMBD, N_EMBD),
+}
+# Gemma 3n looks up a second table by token id, in every layer. Its sizes are constants of llama.cpp.
+ALTUP, LAUREL, PER_LAYER = 4, 64, 256
+GEMMA3N = {
+    **ATTENTION,
+    **QK_NORM,
+    **FFN,
+    **POST_NORM,
+    "inp_gate.weight": (PER_LAYER, N_EMBD),
+    "proj.weight": (N_EMBD, PER_LAYER),
+    "post_norm.weight": (N_EMBD,),
+    "altup_correct_coef.weight": (ALTUP, ALTUP),
+    "altup_correct_scale.weight": (N_EMBD,),
+    "altup_predict_coef.weight": (ALTUP * ALTUP, ALTUP),
+    "altup_router.weight": (ALTUP, N_EMBD),
+    "altup_router_norm.weight": (N_EMBD,),
+    "laurel_l.weight": (LAUREL, N_EMBD),
+    "laurel_r.weight": (N_EMBD, LAUREL),
+    "laurel_post_norm.weight": (N_EMBD,),
+}
+SHARED_EXPERTS = {
+    **EXPERTS,
+    "ffn_gate_shexp.weight": (N_FF, N_EMBD),
+    "ffn_up_shexp.weight": (N_FF, N_EMBD),
+    "ffn_down_shexp.weight": (N_EMBD, N_FF),
 }
 SHORT_CONV = {
     "attn_norm.weight": (N_EMBD,),
@@ -113,35 +182,97 @@ def _decoder(*kinds: Tensors) -> Tensors:
 @dataclass(frozen=True)
 class _Model:
     arch: str
+    what: str  # what the package might trip over in it
     tensors: Tensors
     keys: Mapping[str, Value] = field(default_factory=dict)
 
 
+OUTPUT = {"output.weight": (N_VOCAB, N_EMBD)}
+MOE = {"expert_count": N_EXPERT, "expert_used_count": 2, "expert_feed_forward_length": N_FF}
 _SLIDING = {"attention.sliding_window": SLIDING_WINDOW, "attention.sliding_window_pattern": 2}
 
 _MODELS = {
-    "llama": _Model("llama", _decoder(ATTENTION | FFN)),
-    "llama-untied": _Model("llama", _decoder(ATTENTION | FFN) | {"output.weight": (N_VOCAB, N_EMBD)}),
-    "qwen3": _Model("qwen3", _decoder(ATTENTION | QK_NORM | FFN)),
+    "llama": _Model("llama", "output tied to the embeddings", _decoder(ATTENTION | FFN)),
+    "llama-untied": _Model("llama", "output of its own", _decoder(ATTENTION | FFN) | OUTPUT),
+    "qwen2": _Model("qwen2", "biases on queries, keys and values", _decoder(ATTENTION | QKV_BIAS | FFN)),
+    "phi3": _Model("phi3", "fused projections", _decoder(FUSED_ATTENTION | FUSED_FFN)),
+    "gpt2": _Model(
+        "gpt2",
+        "learned positions, no rotary ones",
+        _decoder(GPT2) | {"output_norm.bias": (N_EMBD,), "position_embd.weight": (N_CTX, N_EMBD)},
+        {"attention.layer_norm_epsilon": 1e-6},
+    ),
+    "gpt-oss": _Model(
+        "gpt-oss",
+        "experts, attention sinks, sliding windows",
+        _decoder(GPT_OSS) | OUTPUT,
+        {**MOE, "attention.sliding_window": SLIDING_WINDOW},
+    ),
+    "deepseek2": _Model(
+        "deepseek2",
+        "latent attention, experts after a dense layer",
+        _layers(LATENT_ATTENTION | FFN, LATENT_ATTENTION | SHARED_EXPERTS) | {"output_norm.weight": (N_EMBD,)},
+        {
+            **MOE,
+            "leading_dense_block_count": 1,
+            "expert_shared_count": 1,
+            "attention.head_count_kv": 1,
+            "attention.q_lora_rank": Q_RANK,
+            "attention.kv_lora_rank": LATENT,
+            "attention.key_length": LATENT + ROPE,
+            "attention.value_length": LATENT,
+            "attention.key_length_mla": 2 * HEAD,
+            "attention.value_length_mla": HEAD,
+            "rope.dimension_count": ROPE,
+        },
+    ),
+    "qwen3": _Model("qwen3", "norms on queries and keys", _decoder(ATTENTION | QK_NORM | FFN)),
     "qwen3moe": _Model(
         "qwen3moe",
+        "experts",
         _decoder(ATTENTION | QK_NORM | EXPERTS),
-        {"expert_count": N_EXPERT, "expert_used_count": 2, "expert_feed_forward_length": N_FF},
+        MOE,
     ),
     "gemma2": _Model(
         "gemma2",
+        "scaled embeddings, sliding windows, capped logits",
         _decoder(ATTENTION | FFN | POST_NORM),
         {**_SLIDING, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     ),
-    "gemma3": _Model("gemma3", _decoder(ATTENTION | QK_NORM | FFN | POST_NORM), _SLIDING),
+    "gemma3": _Model(
+        "gemma3",
+        "scaled embeddings, sliding windows",
+        _decoder(ATTENTION | QK_NORM | FFN | POST_NORM),
+        _SLIDING,
+    ),
+    "gemma3n": _Model(
+        "gemma3n",
+        "a table of inputs to every layer",
+        _decoder(GEMMA3N)
+        | {
+            "altup_proj.weight": (ALTUP - 1, N_EMBD, N_EMBD),
+            "altup_unembd_proj.weight": (ALTUP - 1, N_EMBD, N_EMBD),
+            "per_layer_token_embd.weight": (N_VOCAB, PER_LAYER * N_LAYER),
+            "per_layer_model_proj.weight": (PER_LAYER * N_LAYER, N_EMBD),
+            "per_layer_proj_norm.weight": (PER_LAYER,),
+        },
+        {"attention.sliding_window": SLIDING_WINDOW},
+    ),
     "granite": _Model(
         "granite",
+        "embeddings scaled by a value of its metadata",
         _decoder(ATTENTION | FFN),
         {"embedding_scale": 6.0, "residual_scale": 0.5, "attention.scale": 0.25, "logit_scale": 2.0},
     ),
-    "qwen2vl": _Model("qwen2vl", _decoder(ATTENTION | QKV_BIAS | FFN), {"rope.dimension_sections": [2, 3, 3, 0]}),
+    "qwen2vl": _Model(
+        "qwen2vl",
+        "four positions per token",
+        _decoder(ATTENTION | QKV_BIAS | FFN),
+        {"rope.dimension_sections": [2, 3, 3, 0]},
+    ),
     "mamba": _Model(
         "mamba",
+        "recurrent",
         _decoder(SSM),
         {
             "attention.head_count": 0,
@@ -155,11 +286,13 @@ _MODELS = {
     # A layer without key-value heads is a convolution.
     "lfm2": _Model(
         "lfm2",
+        "convolutions and attention in turn",
         _layers(SHORT_CONV | FFN, ATTENTION | QK_NORM | FFN) | {"token_embd_norm.weight": (N_EMBD,)},
         {"attention.head_count_kv": [0, N_HEAD_KV], "shortconv.l_cache": 3},
     ),
     "bert": _Model(
         "bert",
+        "encoder",
         {
             "token_types.weight": (2, N_EMBD),
             "position_embd.weight": (N_CTX, N_EMBD),
@@ -171,6 +304,7 @@ _MODELS = {
     ),
     "t5": _Model(
         "t5",
+        "encoder and decoder",
         {
             **_layers(T5_ENCODER, prefix="enc.blk"),
             "enc.output_norm.weight": (N_EMBD,),
@@ -182,6 +316,11 @@ _MODELS = {
 }
 
 NAMES: tuple[str, ...] = tuple(_MODELS)
+
+
+def describe(name: str) -> tuple[str, str]:
+    """The architecture of a model, and what is particular about it."""
+    return _MODELS[name].arch, _MODELS[name].what
 
 
 def make(name: str, path: Path, *, seed: int = 0, chat_template: str | None = None) -> Path:

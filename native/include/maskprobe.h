@@ -27,7 +27,7 @@ struct llama_sampler;
 /* cdef: begin */
 #define MP_MAX_MASKS 4       /* masks per node, k */
 #define MP_ADJACENCY_WIDTH 8 /* candidates per token in an adjacency table */
-#define MP_SOURCE_NGRAMS 1    /* of mp_speculation.sources */
+#define MP_SOURCE_NGRAMS 1   /* of mp_speculation.sources */
 #define MP_SOURCE_ADJACENCY 2
 #define MP_RELIABILITY_CLASSES 10 /* equal classes of probability, 0..0.1 first */
 
@@ -90,18 +90,18 @@ typedef struct mp_pass {
     const int32_t * top;    /* [n_tokens, n_top]: what it ranks highest in their places, best first; -1 beyond */
     const float * top_logp; /* [n_tokens, n_top] */
     int32_t n_top;
-    int32_t n_accepted;     /* the first n_accepted of them were drafted; the one after is the bonus token */
-    int32_t n_drafted;      /* drafted nodes in the block */
-    int32_t n_rows;         /* rows given to llama_decode, rows decoded again included */
-    int32_t n_again;        /* rows of accepted tokens off the spine that were decoded again */
-    int32_t n_kv_scans;     /* full scans of the KV cache's cells for bookkeeping */
-    int32_t n_probed;       /* 1: a mask had ranked candidates for the first of the tokens */
-    float probe_logp;       /* the mask's log-probability of that token, floored where it was not ranked */
-    float expected;         /* tokens that the pass was expected to commit; 0 where nobody asked */
-    float price;            /* expected tokens that a pass had to bring per unit of cost */
-    int32_t end;            /* 1: the last committed token ends the generation */
-    double decode_ms;       /* inside llama_decode */
-    double total_ms;        /* the whole call */
+    int32_t n_accepted; /* the first n_accepted of them were drafted; the one after is the bonus token */
+    int32_t n_drafted;  /* drafted nodes in the block */
+    int32_t n_rows;     /* rows given to llama_decode, rows decoded again included */
+    int32_t n_again;    /* rows of accepted tokens off the spine that were decoded again */
+    int32_t n_kv_scans; /* full scans of the KV cache's cells for bookkeeping */
+    int32_t n_probed;   /* 1: a mask had ranked candidates for the first of the tokens */
+    float probe_logp;   /* the mask's log-probability of that token, floored where it was not ranked */
+    float expected;     /* tokens that the pass was expected to commit; 0 where nobody asked */
+    float price;        /* expected tokens that a pass had to bring per unit of cost */
+    int32_t end;        /* 1: the last committed token ends the generation */
+    double decode_ms;   /* inside llama_decode */
+    double total_ms;    /* the whole call */
 } mp_pass;
 
 /* What the passes of a generation add up to; fields as in mp_pass. */
@@ -161,6 +161,10 @@ MP_API int mp_session_reset(mp_session * session);
 MP_API int mp_session_forget(mp_session * session);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);
+MP_API int mp_session_cached(const mp_session * session, int32_t * tokens /* [mp_session_n_cached] */);
+/* Says what the caller has put into the KV cache of a session that was reset: these tokens, at positions 0.., in
+ * cells of sequence 0 alone. */
+MP_API int mp_session_restore(mp_session * session, const int32_t * tokens, size_t n);
 /* cdef: end */
 
 #ifdef __cplusplus

@@ -8,8 +8,8 @@ namespace mp {
 
 void AdjacencySource::refresh(int32_t token, const Candidates & ranked) {
     if (recent_.tokens.empty()) {
-        recent_.tokens.assign(n_vocab_ * width, -1);
         recent_.logps.assign(n_vocab_ * width, 0.0f);
+        recent_.tokens.assign(n_vocab_ * width, -1); // last: the table is in use once it is there
     }
     const size_t row = static_cast<size_t>(token) * width;
     const size_t n = std::min(width, ranked.token.size());

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double memory = 0.95; // of the rate, per pass: the last 20 or so count
 constexpr double long_memory = 0.99;
-constexpr double caution = 0.05;            // dearer rows for every plain pass that drafts have lost
+constexpr double caution = 0.05;           // dearer rows for every plain pass that drafts have lost
 constexpr double doubt = 8.0;              // drafts' worth of trust to start with
 constexpr float curve_step = 0.2f;         // of a correction towards what was observed
 constexpr float curve_return = 0.0005f;    // per pass back towards the measured curve, so that one hiccup passes
@@ -47,7 +47,7 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
     saved_ = long_memory * saved_ + static_cast<double>(tokens) - cost(rows) / cost(1);
     tokens_ = memory * tokens_ + static_cast<double>(tokens);
     spent_ = memory * spent_ + cost(rows);
-    if (!refine_) {
+    if (!refine_ || !(cost_ms > 0.0)) { // a clock too coarse for the pass says nothing of it
         return;
     }
     const float observed = static_cast<float>(cost_ms) / base(rows);

@@ -6,8 +6,10 @@
 #include <cstring>
 
 // Wheels are built for the oldest processors of a platform; where the loader can choose, the loops over
-// whole logits rows exist a second time for AVX2 (three times as fast there).
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+// whole logits rows exist a second time for AVX2 (three times as fast there). The thread sanitizer is not up yet when
+// the loader chooses.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) &&                           \
+    !defined(__SANITIZE_THREAD__)
 #define MP_VECTOR_CLONES __attribute__((target_clones("arch=haswell", "default")))
 #else
 #define MP_VECTOR_CLONES

@@ -6,6 +6,7 @@
 #include "session.h"
 #include "survey.h"
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 
@@ -278,4 +279,18 @@ int mp_session_forget(mp_session * session) {
 
 size_t mp_session_n_cached(const mp_session * session) {
     return session == nullptr ? 0 : session->session.cached().size();
+}
+
+int mp_session_cached(const mp_session * session, int32_t * tokens) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr, "session and tokens must not be NULL");
+        std::copy(session->session.cached().begin(), session->session.cached().end(), tokens);
+    });
+}
+
+int mp_session_restore(mp_session * session, const int32_t * tokens, size_t n) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr, "session and tokens must not be NULL");
+        session->session.restore(std::vector<int32_t>(tokens, tokens + n));
+    });
 }

@@ -5,9 +5,9 @@
 
 #include "adjacency.h"
 #include "budget.h"
+#include "maskprobe.h"
 #include "mixer.h"
 #include "ngram.h"
-#include "maskprobe.h"
 #include "tree.h"
 
 namespace mp {

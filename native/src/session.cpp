@@ -58,6 +58,25 @@ void Session::reset() {
     phase_ = Phase::idle;
 }
 
+void Session::restore(std::vector<int32_t> tokens) {
+    if (!cached_.empty()) {
+        throw Error(MP_ERROR_ARGUMENT, "only an empty KV cache can be restored: reset the session first");
+    }
+    if (tokens.size() > llama_api().llama_n_ctx(ctx_)) {
+        throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens cannot be in a context of " +
+                                           std::to_string(llama_api().llama_n_ctx(ctx_)));
+    }
+    for (const int32_t token : tokens) {
+        if (token < 0 || token >= n_vocab_) {
+            throw Error(MP_ERROR_ARGUMENT, "token " + std::to_string(token) + " is not in the vocabulary");
+        }
+    }
+    cached_ = std::move(tokens);
+    pending_.clear();
+    n_sequences_ = 1;
+    phase_ = Phase::idle;
+}
+
 void Session::report_logprobs(int32_t n_top) {
     if (n_top < -1 || n_top > n_vocab_) {
         throw Error(MP_ERROR_ARGUMENT, "n_top must be -1 or a number of tokens");
@@ -67,6 +86,9 @@ void Session::report_logprobs(int32_t n_top) {
 
 void Session::forget() {
     ngrams_.clear();
+    for (const std::vector<int32_t> & tokens : {cached_, pending_}) { // a generation that runs goes on
+        std::for_each(tokens.begin(), tokens.end(), [this](int32_t token) { ngrams_.push(token); });
+    }
     adjacency_.forget();
     mixer_ = Mixer();
     budget_cost_.clear(); // a new budget with the next generation
@@ -173,8 +195,8 @@ void Session::check(const Speculation & speculation) const {
         }
     }
     for (const float x : speculation.cost) {
-        if (!(x > 0.0f) || !std::isfinite(x)) {
-            throw Error(MP_ERROR_ARGUMENT, "the cost of a pass must be positive and finite");
+        if (!(x >= 1e-9f && x <= 1e9f)) { // beyond, sums and ratios of costs are no numbers any more
+            throw Error(MP_ERROR_ARGUMENT, "the cost of a pass must be positive and finite, in 1e-9..1e9");
         }
     }
     if (mixed && speculation.cost.empty()) {
@@ -182,9 +204,10 @@ void Session::check(const Speculation & speculation) const {
     }
 }
 
-// After a failure inside a pass: back to the committed tokens in the KV cache.
-void Session::abandon() {
+// After a failure inside a pass: back to the committed tokens that were in the KV cache before.
+void Session::abandon(size_t n_cached) {
     phase_ = Phase::idle;
+    cached_.resize(std::min(cached_.size(), n_cached)); // none are left if the memory cannot be cut
     remove(-1, static_cast<int32_t>(cached_.size()));
 }
 
@@ -208,11 +231,11 @@ const Pass & Session::prefill() {
         if (last) {
             commit_token(sample(static_cast<int32_t>(n) - 1));
         }
+        cached_.insert(cached_.end(), pending_.begin(), pending_.begin() + n);
     } catch (...) {
-        abandon();
+        abandon(n_past);
         throw;
     }
-    cached_.insert(cached_.end(), pending_.begin(), pending_.begin() + n);
     pending_.erase(pending_.begin(), pending_.begin() + n);
     if (last) {
         pending_ = {pass_.tokens.back()};
@@ -238,6 +261,7 @@ const Pass & Session::step() {
     pass_.n_drafted = static_cast<int32_t>(plan.tree.n_drafted());
     pass_.n_again = block.n_again;
     std::vector<int32_t> path;
+    const size_t n_cached = cached_.size();
     try {
         decode(block);
         path = verify(plan, block);
@@ -245,7 +269,7 @@ const Pass & Session::step() {
         read_masks(path.back(), plan, block);
         commit(path, plan.tree, block);
     } catch (...) {
-        abandon();
+        abandon(n_cached);
         throw;
     }
     if (is_mixed()) {
@@ -444,8 +468,8 @@ const float * Session::logits_of(int32_t row) {
 
 int32_t Session::sample(int32_t row) {
     const float * logits = logits_of(row); // llama_sampler_sample would abort without them
-    const int32_t token = sampler_ == nullptr ? most_likely(logits, n_vocab_)
-                                              : llama_api().llama_sampler_sample(sampler_, ctx_, row);
+    const int32_t token =
+        sampler_ == nullptr ? most_likely(logits, n_vocab_) : llama_api().llama_sampler_sample(sampler_, ctx_, row);
     if (n_top_ >= 0) {
         report(token, logits);
     }

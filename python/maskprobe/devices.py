@@ -8,6 +8,8 @@ from typing import Any
 
 from .binding import llama_cpp
 
+_GPU, _IGPU = 1, 2  # ggml_backend_dev_type
+
 
 @dataclass(frozen=True)
 class Device:
@@ -21,30 +23,42 @@ class Device:
 
 def devices() -> list[Device]:
     """All devices, the CPU among them."""
-    llama_cpp.llama_backend_init()
-    device_at = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    return [_describe(device_at(i)) for i in range(_function("ggml_backend_dev_count", ctypes.c_size_t)())]
+    return [describe(device) for device in _handles()]
+
+
+def local_gpus() -> list[int]:
+    """Handles of the GPUs that llama.cpp would use: those with memory of their own, else those without."""
+    kind = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    found = [(device, kind(device)) for device in _handles()]
+    return [device for device, its in found if its == _GPU] or [device for device, its in found if its == _IGPU]
 
 
 def ggml_version() -> str:
     """Version and commit of ggml."""
-    version, commit = (_function(name, ctypes.c_char_p)().decode() for name in ("ggml_version", "ggml_commit"))
+    version, commit = (function(name, ctypes.c_char_p)().decode() for name in ("ggml_version", "ggml_commit"))
     return f"{version} ({commit})"
 
 
-def _describe(device: int) -> Device:
+def describe(device: int) -> Device:
+    """What ggml says of a device."""
     name, description = (
-        _function(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(device).decode(errors="replace")
+        function(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(device).decode(errors="replace")
         for what in ("name", "description")
     )
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     size_p = ctypes.POINTER(ctypes.c_size_t)
-    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)
+    memory = function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)
     memory(device, ctypes.byref(free), ctypes.byref(total))
     return Device(name, description, free.value, total.value)
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def _handles() -> list[int]:
+    llama_cpp.llama_backend_init()
+    device_at = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [device_at(i) for i in range(function("ggml_backend_dev_count", ctypes.c_size_t)())]
+
+
+def function(name: str, result: Any, *arguments: Any) -> Any:
     """A ggml function; the list of devices is in one of its libraries, the devices in the other."""
     raw = llama_cpp.llama_cpp
     for library in ("ggml", "ggml-base"):

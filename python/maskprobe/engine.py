@@ -46,6 +46,7 @@ class Engine:
         self.model = model
         self.setup = setup  # names what costs depend on besides the model
         self.why_plain: str | None = None  # why the model cannot be probed
+        self.embedding_scale: float | None = None  # by which embedding rows stand for token ids
         self._session: Any = None
         self._embeddings: Embeddings | None = None
         self._costs: dict[int, float] | None = None
@@ -131,6 +132,16 @@ class Engine:
     def n_cached(self) -> int:
         """Tokens in the KV cache."""
         return int(lib.mp_session_n_cached(self._session))
+
+    def cached(self) -> list[int]:
+        """The tokens in the KV cache."""
+        tokens = ffi.new("int32_t[]", self.n_cached())
+        check(lib.mp_session_cached(self._session, tokens))
+        return list(tokens)
+
+    def restore(self, tokens: Sequence[int]) -> None:
+        """Says that these tokens were put into the KV cache after a reset, in sequence 0 alone."""
+        check(lib.mp_session_restore(self._session, list(tokens), len(tokens)))
 
     def reset(self) -> None:
         """Forgets the KV cache."""
@@ -222,6 +233,7 @@ class Engine:
         if scale is None:
             return "its embedding rows do not reproduce the logits of its token ids"
         check(lib.mp_session_set_embedding_scale(session, scale))
+        self.embedding_scale = scale
         self._session, self._embeddings = session, table
         if (followers := tuned.load_adjacency(self.model.path, self.model.n_vocab)) is not None:
             self.use_adjacency(followers)

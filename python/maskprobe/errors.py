@@ -19,6 +19,10 @@ class HubError(MaskProbeError):
     """A model cannot be had from the hub, nor from its cache."""
 
 
+class RpcError(MaskProbeError):
+    """An RPC server cannot be used, or the installed llama.cpp has no RPC."""
+
+
 class UnsupportedModelError(MaskProbeError):
     """Speculation was required (``speculate=True``) for a model that cannot be probed."""
 
@@ -33,6 +37,14 @@ class DecodeError(MaskProbeError):
 
 class BusyError(MaskProbeError):
     """The model object is already generating, in this thread or in another."""
+
+
+class StateError(MaskProbeError):
+    """A saved state is missing, damaged, or of another model or other settings. The object stays usable."""
+
+
+class ForkError(MaskProbeError):
+    """The model object was loaded by a parent process and is used in a fork of it."""
 
 
 class ClosedError(MaskProbeError):

@@ -5,6 +5,8 @@ Knows prompts, streams, and how one generation is run and counted. One object do
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import warnings
@@ -17,15 +19,16 @@ from typing import Any, Literal
 
 from typing_extensions import Self, Unpack
 
-from . import costs, tuned
+from . import costs, state, tuned
 from .binding import ffi, llama_cpp
 from .chat import ChatFormats, Handler
 from .compat import CompletionMethods
 from .engine import Engine
-from .errors import BusyError, ClosedError, ContextError, UnsupportedModelError
+from .errors import BusyError, ClosedError, ContextError, ForkError, UnsupportedModelError
 from .hub import download_matching, resolve_model
 from .model import Model, captured_log, default_n_threads
 from .results import Chunk, Counter, FinishReason, Generation, TokenLogprobs
+from .rpc import checked_servers
 from .sampling import Sampling, SamplingOptions
 from .speculation import Speculation, checked_flag, checked_integer, checked_number
 from .text import TextStream
@@ -52,6 +55,10 @@ class Options(SamplingOptions, total=False):
 class MaskProbeLlama(CompletionMethods):
     """A local GGUF model. Parameters are named as in llama-cpp-python.
 
+    One object runs one generation at a time and may move between threads; several threads have an object each.
+    From asyncio, ``await asyncio.to_thread(llm.generate, prompt)`` keeps the event loop free. Forked processes load
+    their own.
+
     Args:
         model_path: a .gguf file, or the first file of a split model.
         n_ctx: context length in tokens, 0 = what the model was trained with.
@@ -60,6 +67,7 @@ class MaskProbeLlama(CompletionMethods):
         n_threads: threads of passes; None = one per physical core.
         n_threads_batch: threads of the prompt, None = n_threads.
         n_gpu_layers: layers to put on the GPU, -1 = all.
+        rpc_servers: host:port of llama.cpp RPC servers that compute such layers too.
         split_mode, main_gpu, tensor_split: how several GPUs share the model.
         seed: default seed of generations; llama.cpp's default seed means a random one.
         flash_attn: use flash attention. Blocks and single rows then round alike on CPU.
@@ -71,10 +79,11 @@ class MaskProbeLlama(CompletionMethods):
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         speculation: how generations draft unless they say otherwise.
-        verbose: let llama.cpp's log through to stderr.
+        verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
 
     Raises:
         ModelError: the file cannot be loaded, or the model does not generate text.
+        RpcError: an RPC server cannot be used, or llama-cpp-python was built without RPC.
         ValueError, TypeError: an argument is out of range.
 
     Warns:
@@ -91,6 +100,7 @@ class MaskProbeLlama(CompletionMethods):
         n_threads: int | None = None,
         n_threads_batch: int | None = None,
         n_gpu_layers: int = 0,
+        rpc_servers: Sequence[str] | None = None,
         split_mode: int = llama_cpp.LLAMA_SPLIT_MODE_LAYER,
         main_gpu: int = 0,
         tensor_split: Sequence[float] | None = None,
@@ -111,11 +121,13 @@ class MaskProbeLlama(CompletionMethods):
         verbose: bool = False,
     ) -> None:
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._closed = True  # until all is there
         checked_integer("n_ctx", n_ctx, 0, 2**31 - 1)
         checked_integer("n_batch", n_batch, 1, 2**31 - 1)
         checked_integer("n_ubatch", n_ubatch, 1, 2**31 - 1)
         checked_integer("n_gpu_layers", n_gpu_layers, -1, 2**31 - 1)
+        self.rpc_servers = checked_servers(rpc_servers, n_gpu_layers)
         n_threads = default_n_threads() if n_threads is None else checked_integer("n_threads", n_threads, 1, 512)
         self.speculation = _checked_speculation(speculation if speculation is not None else Speculation())
         self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
@@ -129,6 +141,7 @@ class MaskProbeLlama(CompletionMethods):
             if n_threads_batch is None
             else checked_integer("n_threads_batch", n_threads_batch, 1, 512),
             n_gpu_layers=n_gpu_layers,
+            rpc_servers=self.rpc_servers,
             split_mode=checked_integer("split_mode", split_mode, 0, 3),
             main_gpu=checked_integer("main_gpu", main_gpu, 0, 255),
             tensor_split=[checked_number("tensor_split", share, 0.0) for share in tensor_split or ()],
@@ -155,7 +168,7 @@ class MaskProbeLlama(CompletionMethods):
             self._bos = bos
             self.chat_formats = ChatFormats(self.metadata, bos, eos, chat_format, chat_handler)
             with captured_log(verbose):
-                self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers))
+                self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers, self.rpc_servers))
                 if self.why_plain is None and self.speculation.plans_with_measured_costs():
                     self._engine.measured_costs()
         except BaseException:
@@ -163,6 +176,7 @@ class MaskProbeLlama(CompletionMethods):
             raise
         self._model = model
         self.n_gpu_layers = n_gpu_layers
+        self._verbose = verbose
         self._closed = False
         if self.why_plain is not None:
             warnings.warn(f"{model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)
@@ -246,16 +260,16 @@ class MaskProbeLlama(CompletionMethods):
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._lock.acquire(blocking=False):
+        if not getattr(self, "_closed", True) and not self._forked() and self._lock.acquire(blocking=False):
             self._free()
 
     def close(self) -> None:
-        """Frees the model and its context; closing twice is fine.
+        """Frees the model and its context; closing twice is fine, and does nothing in a fork of the process.
 
         Raises:
             BusyError: a generation is running.
         """
-        if not self._closed:
+        if not self._closed and not self._forked():
             with self._entered():
                 self._free()
 
@@ -266,6 +280,7 @@ class MaskProbeLlama(CompletionMethods):
     @contextmanager
     def _entered(self) -> Iterator[None]:
         """Holds the object for one caller."""
+        self._check_process()
         if not self._lock.acquire(blocking=False):
             raise BusyError(
                 "this model is already generating; finish or close() that stream first, or use one object per thread"
@@ -378,7 +393,40 @@ class MaskProbeLlama(CompletionMethods):
             if learned:
                 self._engine.forget()
 
+    def save_state(self, path: str | PathLike[str]) -> int:
+        """Writes the KV cache with its tokens to a file, for :meth:`load_state` of this or another object.
+
+        Returns the number of tokens. What drafts have learned is not part of it.
+
+        Raises:
+            StateError: there is nothing to save yet.
+            OSError: the file cannot be written.
+        """
+        with self._entered():
+            return state.save(self._engine, Path(path))
+
+    def load_state(self, path: str | PathLike[str]) -> int:
+        """Puts a saved KV cache in place of the present one: prompts that begin with its tokens reuse them.
+
+        The model, its adapter, rope and KV cache types must be those of the object that saved it. Returns the number
+        of tokens. Load no file from strangers: llama.cpp trusts the values in it.
+
+        Raises:
+            StateError: the file is missing, damaged, or does not fit; the object stays usable.
+        """
+        with self._entered():
+            return state.load(self._engine, Path(path))
+
+    def _forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def _check_process(self) -> None:
+        # A fork has the memory, but not llama.cpp's threads and devices.
+        if self._forked():
+            raise ForkError(f"this model was loaded in process {self._pid}; load it anew in each forked process")
+
     def _check_open(self) -> None:
+        self._check_process()
         if self._closed:
             raise ClosedError("this model was closed; load it again")
 
@@ -540,6 +588,7 @@ class MaskProbeLlama(CompletionMethods):
                 if reason is None and n_left <= 0:
                     reason = "length"
                 if reason is None:
+                    self._check_process()
                     self._engine.step(c_pass)
                     counter.accepted.append(c_pass.n_accepted)
             totals = self._engine.totals()
@@ -549,7 +598,10 @@ class MaskProbeLlama(CompletionMethods):
                 counter.choice = costs.describe(begun.curve, c_pass.price)
             rest = text.finish()
             counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-            yield Chunk(rest, finish_reason=reason, stats=counter.stats(totals))
+            stats = counter.stats(totals)
+            if self._verbose:
+                print(f"maskprobe: {stats}; {stats.choice or 'fixed rows'}", file=sys.stderr)
+            yield Chunk(rest, finish_reason=reason, stats=stats)
 
 
 def _logprobs(c_pass: Any, i: int) -> TokenLogprobs:

@@ -16,6 +16,8 @@ from typing import Any
 
 from .binding import llama_cpp
 from .errors import ModelError
+from .preflight import check_model
+from .rpc import RpcDevices
 from .splits import split_paths
 
 _GGUF_MAGIC = b"GGUF"
@@ -97,6 +99,7 @@ class Model:
         n_threads: int,
         n_threads_batch: int,
         n_gpu_layers: int,
+        rpc_servers: Sequence[str],
         split_mode: int,
         main_gpu: int,
         tensor_split: Sequence[float],
@@ -116,7 +119,9 @@ class Model:
         self.path = path
         self.model: Any = None
         self.ctx: Any = None
+        self._rpc: RpcDevices | None = None
         self._piece = ctypes.create_string_buffer(64)
+        self.adapter, self.rope = lora, (rope_freq_base, rope_freq_scale)
         self._pieces: dict[tuple[int, bool], bytes] = {}  # that were asked for: text is read token by token
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
@@ -132,8 +137,13 @@ class Model:
         }[use_mmap, use_mlock]
         with captured_log(verbose) as errors:
             llama_cpp.llama_backend_init()
+            check_model(path)
+            if rpc_servers:
+                self._rpc = RpcDevices(rpc_servers)
+                params.devices = self._rpc.pointer()
             self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
             if not self.model:
+                self.close()
                 raise ModelError(f"llama.cpp cannot load {path}: {_reason(errors)}. Is the file complete?")
             try:
                 self._check_generates()
@@ -193,6 +203,9 @@ class Model:
         if self.model:
             llama_cpp.llama_model_free(self.model)
             self.model = None
+        if self._rpc:
+            self._rpc.close()
+            self._rpc = None
 
     def _check_generates(self) -> None:
         name = self.path.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from .binding import llama_cpp
 _COSTS, _ADJACENCY, _PARTIAL = "costs", "adjacency", "adjacency-partial"
 
 
-def setup_key(n_threads: int, n_gpu_layers: int) -> str:
+def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = ()) -> str:
     """Names what a cost curve depends on besides the model."""
-    return (
-        f"{platform.node()}, llama-cpp-python {llama_cpp.__version__}, {n_threads} threads, {n_gpu_layers} GPU layers"
-    )
+    parts = [platform.node(), f"llama-cpp-python {llama_cpp.__version__}", f"{n_threads} threads"]
+    parts += [f"{n_gpu_layers} GPU layers", *(f"RPC {server}" for server in rpc_servers)]
+    return ", ".join(parts)
 
 
 def load_costs(model: Path, setup: str) -> dict[int, float] | None:

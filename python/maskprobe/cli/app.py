@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
@@ -12,6 +15,16 @@ app = typer.Typer(
 )
 
 
+def _show_versions(asked: bool) -> None:
+    if asked:
+        typer.echo(f"maskprobe {version('maskprobe')}, llama-cpp-python {version('llama-cpp-python')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_versions, is_eager=True, help="Show the versions and exit.")
+    ] = False,
+) -> None:
     pass

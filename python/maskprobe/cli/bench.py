@@ -11,7 +11,7 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from .app import app
-from .options import SPECULATION_HELP, ContextOption, GpuOption, ModelOption, ThreadsOption, notes, tables
+from .options import SPECULATION_HELP, ContextOption, GpuOption, ModelOption, RpcOption, ThreadsOption, notes, tables
 
 bench = typer.Typer(help="Measure speed, tokens per pass and equality; show and compare results.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -32,6 +32,7 @@ def suite(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
     stock: Annotated[list[str] | None, typer.Option(help="A stock mode to run beside, or all. Repeatable.")] = None,
     llama_server: Annotated[Path | None, typer.Option(help="The llama-server to run; default: on PATH.")] = None,
     draft_model: Annotated[str | None, typer.Option(help="Run llama-server with this draft model beside too.")] = None,
@@ -49,14 +50,14 @@ def suite(
     settings = {name: runs.PRESETS.get(name) or parse_speculation(name) for name in names}
     path = resolve_model(model)
     cases = read_prompts(prompts)
-    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
+    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc) as llm:
         chosen = choose(llm, cases, limit, max_prompt_tokens)
         rivals = opponents.opponents(
             [*(stock or []), *([opponents.DRAFT_MODEL] if draft_model else [])],
             llama_server,
             path,
             lambda ids: llm.detokenize(ids, special=True),
-            draft_model=draft_model and resolve_model(draft_model),
+            draft_model=resolve_model(draft_model) if draft_model else None,
             n_ctx=n_ctx,
             n_threads=llm.n_threads(),
         )
@@ -83,6 +84,7 @@ def paper(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
     out: Annotated[Path | None, typer.Option(help="Write results here as JSON lines.")] = None,
 ) -> None:
     """Measure a table of the paper again, beside its published figures."""
@@ -98,7 +100,9 @@ def paper(
     path = resolve_model(model)
     cases = read_prompts(prompts)
     leaves = max(settings.values(), key=lambda speculation: speculation.leaves())
-    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, speculation=leaves) as llm:
+    with MaskProbeLlama(
+        path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc, speculation=leaves
+    ) as llm:
         chosen = choose(llm, cases, limit, max_prompt_tokens)
         results = Results(runs.header(llm, path, settings, [], chosen, plain=True, max_tokens=max_tokens), out)
         results.header["temperature"] = question.temperature

@@ -20,7 +20,7 @@ from ..notation import parse_speculation
 from ..results import Stats
 from .app import app
 from .chat_input import piped_messages, typed_messages
-from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption
+from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption
 from .sampling import (
     MinPOption,
     PlainOption,
@@ -61,6 +61,7 @@ def chat(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
     options: Options = {
@@ -75,7 +76,7 @@ def chat(
         "speculate": False if plain else None,
     }
     settings = parse_speculation(speculation)
-    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
+    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers, "rpc_servers": rpc}
     with pipes(), loaded(model, speculation=settings, **machine) as llm:
         name = llm.model_path.name
         if not llm.has_chat_template():

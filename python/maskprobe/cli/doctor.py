@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ..checks import Check, all_checks
 from .app import app
-from .options import GpuOption, ModelOption, ThreadsOption, tables
+from .options import GpuOption, ModelOption, RpcOption, ThreadsOption, tables
 from .terminal import pipes, write
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -24,12 +24,13 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Check the installation and the machine; exit code 1 if something does not work."""
     console = tables()
     done: list[Check] = []
     with pipes():
-        for check in all_checks(model, n_threads, n_gpu_layers):
+        for check in all_checks(model, n_threads, n_gpu_layers, rpc):
             done.append(check)
             if not as_json:
                 _show(console, check)

@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from .app import app
-from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption
+from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption
 from .sampling import (
     MinPOption,
     PlainOption,
@@ -53,6 +53,7 @@ def generate(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Stream an answer and end with one line of figures."""
     with pipes():
@@ -60,7 +61,7 @@ def generate(
     settings = parse_speculation(speculation)
     if raw and system is not None:
         raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
-    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers}
+    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers, "rpc_servers": rpc}
     with pipes(), loaded(model, speculation=settings, **machine) as llm:
         ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
         options: Options = {

@@ -15,7 +15,7 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..splits import split_paths
 from .app import app
-from .options import GpuOption, ModelArgument, ThreadsOption, tables
+from .options import GpuOption, ModelArgument, RpcOption, ThreadsOption, tables
 from .terminal import pipes, warnings_as_notes, write
 
 _N_CTX = 512  # nothing here depends on it
@@ -28,13 +28,14 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Show what a model is, whether it can be probed, and what rows cost on this machine."""
     with warnings_as_notes():
         path = resolve_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so
-        llm = MaskProbeLlama(path, n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
+        llm = MaskProbeLlama(path, n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc)
     with llm:
         found = model_facts(llm) | probing_facts(llm)
     with pipes():

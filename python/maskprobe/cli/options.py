@@ -19,6 +19,10 @@ ModelArgument = Annotated[
 ContextOption = Annotated[int, typer.Option(help="Context length in tokens.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: one per physical core.")]
 GpuOption = Annotated[int, typer.Option(help="Layers on the GPU, -1 = all.")]
+RpcOption = Annotated[
+    list[str] | None,
+    typer.Option(help="host:port of a llama.cpp RPC server; with --n-gpu-layers it computes layers too. Repeatable."),
+]
 SPECULATION_HELP = (
     'Settings such as "budget=10", "masks=2,tree=15x4,probe=prompt-mean,update=0.1", "tree=dynamic,block=60" or '
     '"paper-30".'

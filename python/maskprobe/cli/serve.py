@@ -11,7 +11,7 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from .app import app
-from .options import ContextOption, GpuOption, ModelOption, SpeculationOption, ThreadsOption, notes
+from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, notes
 
 
 @app.command()
@@ -38,6 +38,7 @@ def serve(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Serve a model to OpenAI clients, with a chat page at /."""
     try:
@@ -58,6 +59,7 @@ def serve(
             n_ctx=n_ctx,
             n_threads=n_threads,
             n_gpu_layers=n_gpu_layers,
+            rpc_servers=rpc,
             chat_format=chat_format,
             speculation=settings,
         ) as llm,

@@ -10,7 +10,7 @@ import typer
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from .app import app
-from .options import ContextOption, GpuOption, ModelArgument, ThreadsOption, tables
+from .options import ContextOption, GpuOption, ModelArgument, RpcOption, ThreadsOption, tables
 
 
 @app.command()
@@ -21,9 +21,11 @@ def tune(
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
+    rpc: RpcOption = None,
 ) -> None:
     """Do the once-per-model work: cost curve, probe, adjacency table; show what to expect."""
     from ..tune import tune as run
 
-    with MaskProbeLlama(resolve_model(model), n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers) as llm:
+    path = resolve_model(model)
+    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc) as llm:
         run(llm, tables(), adjacency=adjacency, plot=plot)

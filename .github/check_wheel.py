@@ -1,0 +1,46 @@
+"""Is an installed wheel whole, and does its native core load? Needs cffi, but neither llama-cpp-python nor a model.
+
+Run by cibuildwheel on every platform, where building llama-cpp-python would take much longer than the wheel, and by
+tests/test_packaging.py on what is installed.
+"""
+
+import sys
+from importlib.metadata import distribution
+from importlib.resources import files
+
+FILES = (
+    "_abi.py",
+    "py.typed",
+    "bench/report.html",
+    "models/README.md",
+    "models/catalog.toml",
+    "server/page.html",
+    {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so"),
+)
+
+
+def main() -> None:
+    """Raises AssertionError with what is wrong."""
+    package = files("maskprobe")
+    missing = [name for name in FILES if not package.joinpath(name).is_file()]
+    assert not missing, f"the wheel lacks {missing}"
+    scripts = {(point.group, point.name) for point in distribution("maskprobe").entry_points}
+    assert {("console_scripts", "maskprobe"), ("llm", "maskprobe")} <= scripts, f"entry points: {scripts}"
+
+    from maskprobe._abi import ffi
+
+    core = ffi.dlopen(str(package.joinpath(FILES[-1])))
+    names = []
+    while (name := core.mp_required_function(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    assert {"llama_decode", "llama_get_memory"} <= set(names), f"the core asks for {names}"
+    c_names = [ffi.new("char[]", name.encode()) for name in names]
+    status = core.mp_bind(c_names, [ffi.NULL] * len(names), len(names), [0] * 8)
+    message = ffi.string(core.mp_last_error()).decode()
+    assert status == core.MP_ERROR_BINDING, f"the core binds without llama.cpp: {status}"
+    assert "llama" in message, f"the core's message is {message!r}"
+    print(f"maskprobe {distribution('maskprobe').version}: {len(FILES)} files, {len(names)} functions of llama.cpp")
+
+
+if __name__ == "__main__":
+    main()

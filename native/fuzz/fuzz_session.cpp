@@ -1,0 +1,185 @@
+// Sessions over a mock of any size: any settings, generations that are broken off, reset or fail in any call, logits of
+// masks that are not numbers. Whatever is committed is what plain decoding gives; the KV cache holds what the session
+// says; what cannot be done is refused.
+#include "error.h"
+#include "fuzz.h"
+#include "session_fixture.h"
+
+using namespace mp;
+using namespace mp::test;
+
+namespace {
+
+MockLlama any_model(Input & in) {
+    MockLlama model;
+    model.n_vocab = 1 + in.below(40);
+    model.n_embd = 2 + in.below(4);
+    model.n_batch = 1 + in.below(48);
+    model.n_ubatch = 1 + in.below(static_cast<int32_t>(model.n_batch));
+    model.n_seq_max = 1 + in.below(24);
+    model.embedding_scale = in.coin() ? 1.0f : 2.0f;
+    model.n_remembered = in.below(4);
+    for (int32_t i = in.below(3); i > 0; --i) {
+        model.eog.insert(in.below(model.n_vocab));
+    }
+    const Ids ranks = in.tokens(7, 6);
+    model.rank_of_truth = [ranks](int32_t pos, size_t mask) { return ranks[(pos * 3 + mask) % ranks.size()] - 2; };
+    std::vector<float> logits(5);
+    for (float & logit : logits) {
+        logit = in.some_float();
+    }
+    if (in.coin()) {
+        model.logit_of_rank = [logits](int32_t rank) { return logits[rank % logits.size()]; };
+    }
+    model.resize(2 + in.below(62));
+    return model;
+}
+
+// Some of them do not fit the model or each other.
+Speculation any_speculation(Input & in, const MockLlama & model) {
+    Speculation speculation;
+    speculation.tree = static_cast<mp_tree>(in.below(4));
+    speculation.n_masks = speculation.tree == MP_TREE_NONE ? 0 : in.below(MP_MAX_MASKS + 1);
+    if (speculation.tree == MP_TREE_STATIC) {
+        speculation.widths = in.tokens(in.below(speculation.n_masks + 1), 6);
+    }
+    speculation.block = in.below(40) - in.rarely(16);
+    speculation.prune = in.coin();
+    speculation.update = in.rarely(8) ? in.any_float() : static_cast<float>(in.below(3)) / 2.0f;
+    speculation.masks = mask_start(model, speculation.n_masks);
+    if (in.rarely(32) && !speculation.masks.empty()) {
+        speculation.masks.back() = in.any_float();
+    }
+    speculation.sources = in.below(4);
+    speculation.refine = in.rarely(4);
+    const float slope = static_cast<float>(in.below(16)) / 16.0f;
+    for (int32_t i = 0, n = in.rarely(16) ? 0 : 1 + in.below(40); i < n; ++i) {
+        speculation.cost.push_back(in.rarely(32) ? in.any_float() : 1.0f + slope * static_cast<float>(i));
+    }
+    return speculation;
+}
+
+// New tokens, text that repeats, or what the cache holds and more; now and then too many or none.
+Ids any_prompt(Input & in, const MockLlama & model, const Session & session) {
+    const int32_t n = in.below(static_cast<int32_t>(model.n_ctx) + (in.rarely(8) ? 3 : 0));
+    Ids prompt;
+    if (in.coin()) {
+        prompt = session.cached();
+        prompt.resize(prompt.size() - std::min<size_t>(prompt.size(), in.below(4)));
+    }
+    const Ids part = in.tokens(1 + in.below(6), model.n_vocab);
+    while (static_cast<int32_t>(prompt.size()) < n) {
+        prompt.push_back(in.rarely(8) ? in.below(model.n_vocab) : part[prompt.size() % part.size()]);
+    }
+    return prompt;
+}
+
+void add_faults(Input & in, MockLlama & llama) {
+    llama.decode_codes.clear();
+    llama.null_logits.clear();
+    if (in.rarely(3)) {
+        const int32_t codes[] = {1, 2, -1, -2, -3};
+        llama.decode_codes[llama.n_decode_calls + in.below(12)] = codes[in.below(5)];
+    }
+    if (in.rarely(3)) {
+        llama.null_logits.insert(llama.n_logits_calls + in.below(40));
+    }
+}
+
+void check_refuses(Session & session) {
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "", session.step());
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "", session.prefill());
+}
+
+void check_rows(const Pass & pass, const Bench & bench, const Speculation & speculation, bool in_prompt) {
+    CHECK_EQ(pass.n_rows, static_cast<int32_t>(bench.llama.rows.size()));
+    if (in_prompt || speculation.tree == MP_TREE_NONE) {
+        CHECK_EQ(pass.n_drafted, 0);
+        return;
+    }
+    CHECK_EQ(static_cast<int32_t>(pass.tokens.size()), pass.n_accepted + 1);
+    CHECK(pass.n_accepted <= pass.n_drafted);
+    CHECK(pass.n_rows <= static_cast<int32_t>(bench.llama.n_ubatch));
+    CHECK(pass.n_rows <= std::max(speculation.block, 1) + pass.n_again);
+    CHECK(std::isfinite(pass.expected) && std::isfinite(pass.price) && std::isfinite(pass.probe_logp));
+}
+
+void generate_any(Input & in, Bench & bench) {
+    Session & session = bench.session;
+    const Ids prompt = any_prompt(in, bench.llama, session);
+    const Speculation speculation = any_speculation(in, bench.llama);
+    const int32_t max_tokens = 1 + in.below(30);
+    MockSampler sampler;
+    sampler.seed = in.below(3);
+    const bool greedy = sampler.seed == 0 && in.coin();
+    session.report_logprobs(in.rarely(4) ? in.below(bench.llama.n_vocab + 1) : -1);
+    add_faults(in, bench.llama);
+    try {
+        session.begin(prompt, greedy ? nullptr : sampler.get(), speculation, max_tokens, in.coin());
+    } catch (const Error & error) {
+        CHECK_EQ(static_cast<int>(error.status), static_cast<int>(MP_ERROR_ARGUMENT));
+        check_kv(bench.llama, session);
+        return;
+    }
+    const Ids plain = plain_decode(bench.llama, prompt, sampler.seed, max_tokens);
+    Ids tokens;
+    while (tokens.size() < plain.size()) {
+        const int32_t interrupt = in.done() ? 0 : in.below(24);
+        if (interrupt == 23) {
+            return; // broken off
+        }
+        if (interrupt == 22) {
+            session.reset();
+            check_kv(bench.llama, session);
+            check_refuses(session);
+            return;
+        }
+        if (interrupt == 21) {
+            session.forget(); // what was learned, not the generation
+        }
+        const Ids cached = session.cached();
+        const bool in_prompt = tokens.empty();
+        try {
+            const Pass & pass = in_prompt ? session.prefill() : session.step();
+            tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
+            check_rows(pass, bench, speculation, in_prompt);
+        } catch (const Error & error) {
+            CHECK_EQ(static_cast<int>(error.status), static_cast<int>(MP_ERROR_DECODE));
+            CHECK(!bench.llama.decode_codes.empty() || !bench.llama.null_logits.empty());
+            CHECK_EQ(session.cached(), cached);
+            check_kv(bench.llama, session);
+            check_refuses(session);
+            return;
+        }
+        check_kv(bench.llama, session);
+        if (!CHECK(tokens.size() <= plain.size() && std::equal(tokens.begin(), tokens.end(), plain.begin())) ||
+            n_failures > 0) {
+            return;
+        }
+    }
+    CHECK_EQ(tokens, plain);
+    CHECK(greedy || sampler.draws.size() == tokens.size());
+    check_refuses(session);
+}
+
+} // namespace
+
+void fuzz_begin() { bind_llama_api(mock_api()); }
+
+void fuzz_one(Input & in) {
+    Bench bench(any_model(in));
+    if (in.coin()) {
+        const size_t n = static_cast<size_t>(bench.llama.n_vocab) * MP_ADJACENCY_WIDTH;
+        const Ids tokens = in.tokens(static_cast<int32_t>(std::min<size_t>(n, 40)), bench.llama.n_vocab + 1);
+        Ids table(n);
+        std::vector<float> logps(n);
+        for (size_t i = 0; i < n; ++i) {
+            table[i] = tokens[i * 7 % tokens.size()] - 1; // -1: the list ends
+            logps[i] = i % 11 == 0 ? in.any_float() : -0.5f;
+        }
+        bench.session.set_adjacency(table.data(), logps.data());
+    }
+    for (int i = 0; i < 6 && n_failures == 0; ++i) {
+        generate_any(in, bench);
+    }
+}

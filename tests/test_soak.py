@@ -1,0 +1,34 @@
+"""The long run of bench/soak.py, in short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import llama_cpp
+import pytest
+
+from bench_scripts import bench_script
+from maskprobe import MaskProbeLlama
+
+
+def test_twenty_requests_leave_an_object_as_it_was(model_path: Callable[[str], Path]) -> None:
+    script = bench_script("soak")
+    done = script.soak(model_path("Q4_0"), 20, compare_every=7, seed=3)
+    assert set(done.kinds) == set(script.KINDS)
+    assert done.kinds.total() + done.compared == 20
+    assert done.compared == 3
+    assert done.rss_warm > 0
+    assert done.rss_end > 0
+
+
+def test_a_cache_that_is_not_what_the_session_says_is_found_out(llm: MaskProbeLlama) -> None:
+    script = bench_script("soak")
+    llm.generate("Once upon a time", max_tokens=2)
+    script.check_kv(llm)
+    memory = llama_cpp.llama_get_memory(llm.engine.model.ctx)
+    llama_cpp.llama_memory_seq_rm(memory, 0, llm.engine.n_cached() - 1, -1)
+    with pytest.raises(AssertionError, match="sequence 0 is at"):
+        script.check_kv(llm)
+    llm.reset()
+    script.check_kv(llm)
