@@ -97,8 +97,8 @@ void plan(State & s, Input & in) {
     const PlanLimits limits{static_cast<size_t>(1 + in.below(60)), static_cast<size_t>(in.below(5)),
                             static_cast<size_t>(1 + in.below(12)), static_cast<size_t>(1 + in.below(20)),
                             in.below(MP_MAX_MASKS + 1)};
-    const Plan p = make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.probe, in.below(4)}, s.mixer,
-                             s.budget, limits);
+    const Plan p =
+        make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.probe, in.below(4)}, s.mixer, s.budget, limits);
     CHECK_EQ(p.tree.check_integrity(), std::string());
     CHECK_EQ(p.masks_of_node.size(), p.tree.size());
     CHECK_EQ(p.candidates.size(), p.tree.size());
@@ -146,8 +146,8 @@ void grow(Input & in) {
     Ids widths = in.tokens(in.below(MP_MAX_MASKS + 1), 12);
     const size_t most = in.below(30);
     const int32_t root = in.below(n_vocab);
-    const DraftTree tree = in.coin() ? grow_dynamic(root, levels, in.coin(), most)
-                                     : grow_static(root, levels, widths, in.coin(), most);
+    const DraftTree tree =
+        in.coin() ? grow_dynamic(root, levels, in.coin(), most) : grow_static(root, levels, widths, in.coin(), most);
     CHECK_EQ(tree.check_integrity(), std::string());
     CHECK(tree.n_drafted() <= most);
     Ids masks(tree.size());
