@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -58,7 +59,14 @@ def terminal(model: str, home: Path) -> Iterator[Callable[..., pexpect.spawn]]:
         environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "XDG_STATE_HOME")}
         environment |= {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", "HOME": str(home)} | env
         child = pexpect.spawn(
-            command[0], command[1:], env=environment, encoding="utf-8", timeout=20, dimensions=(40, 160)
+            command[0],
+            command[1:],
+            env=environment,
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(40, 160),
+            # What runs in the background of a script has Ctrl-C ignored, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         child.logfile_read = Log()
         started.append(child)

@@ -23,7 +23,9 @@ class ChatFormats:
         ValueError: the format is unknown, or the handler needs more than text.
     """
 
-    def __init__(self, metadata: Mapping[str, str], bos: str, eos: str, name: str | None, handler: Handler | None):
+    def __init__(
+        self, model: str, metadata: Mapping[str, str], bos: str, eos: str, name: str | None, handler: Handler | None
+    ) -> None:
         from llama_cpp import llama_chat_format as formats
 
         if handler is not None and (not callable(handler) or hasattr(handler, "clip_model_path")):
@@ -35,6 +37,7 @@ class ChatFormats:
         }
         if "tokenizer.chat_template" in metadata:
             templates["chat_template.default"] = metadata["tokenizer.chat_template"]
+        self._model = model
         self._templates = templates
         self._formatters: dict[str, Handler] = {}
         self._special = (bos, eos)
@@ -61,7 +64,7 @@ class ChatFormats:
         if self._handler is not None:
             return self._handler
         if self._name is None:
-            raise ModelError("the model has no chat template; name a chat_format or give the prompt as text")
+            raise ModelError(f"{self._model} has no chat template; name a chat_format or give the prompt as text")
         template = self._templates.get(self._name)
         if template is None:
             handler: Handler = formats.get_chat_completion_handler(self._name)
@@ -77,7 +80,7 @@ class ChatFormats:
             ValueError: the template refuses the messages.
         """
         if "chat_template.default" not in self._templates:
-            raise ModelError("the model has no chat template; give the prompt as text")
+            raise ModelError(f"{self._model} has no chat template; give the prompt as text")
         return str(self._formatter("chat_template.default")(messages=checked_messages(messages)).prompt)
 
     def _formatter(self, name: str) -> Any:

@@ -166,7 +166,7 @@ class MaskProbeLlama(CompletionMethods):
                 for token in (llama_cpp.llama_vocab_bos(model.vocab), llama_cpp.llama_vocab_eos(model.vocab))
             )
             self._bos = bos
-            self.chat_formats = ChatFormats(self.metadata, bos, eos, chat_format, chat_handler)
+            self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
             with captured_log(verbose):
                 self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers, self.rpc_servers))
                 if self.why_plain is None and self.speculation.plans_with_measured_costs():
