@@ -228,7 +228,7 @@ def test_unknown_paths_and_methods(url: str, method: str, path: str, status: int
 def test_template_that_raises(
     url: str, llm: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], template: str
 ) -> None:
-    hostile = ChatFormats({"tokenizer.chat_template": template}, "<s>", "</s>", None, None)
+    hostile = ChatFormats("model.gguf", {"tokenizer.chat_template": template}, "<s>", "</s>", None, None)
     with monkeypatch.context() as patch:
         patch.setattr(llm, "chat_formats", hostile)
         reply = fetch(url, CHAT, {"messages": HELLO, "stream": True})
