@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from .. import catalog, hub
 from ..model import check_file
 from .app import app
 from .options import tables
-from .terminal import note
+from .terminal import warnings_as_notes
 
 
 @app.command()
@@ -38,11 +37,8 @@ def download(
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Look into the cache alone.")] = False,
 ) -> None:
     """Have a model on this machine and print its path."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
+    with warnings_as_notes():
         path = hub.resolve_model(model, revision=revision, local_files_only=local_files_only)
-    for warning in caught:
-        note(f"maskprobe: {warning.message}", style="yellow")
     check_file(path)
     print(path)
 
