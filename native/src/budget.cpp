@@ -11,14 +11,19 @@ constexpr double memory = 0.95; // of the rate, per pass: the last 20 or so coun
 constexpr double long_memory = 0.99;
 constexpr double caution = 0.05;           // dearer rows for every plain pass that drafts have lost
 constexpr double doubt = 8.0;              // drafts' worth of trust to start with
-constexpr float curve_step = 0.2f;         // of a correction towards what was observed
+constexpr float pace_step = 0.2f;          // of the machine's pace towards what was observed
+constexpr float measured_weight = 2.0f;    // passes that the measurement at load counts for
+constexpr float most_weight = 5.0f;        // passes that a correction remembers
 constexpr float curve_return = 0.0005f;    // per pass back towards the measured curve, so that one hiccup passes
+constexpr int patience = 128;              // passes without a draft before rows are taken for cheaper,
+constexpr float most_curiosity = 0.25f;    // by so much
+constexpr int curious_after = 512;         // after so many
 constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else
 
 } // namespace
 
 Budget::Budget(std::vector<float> cost, bool refine)
-    : base_(std::move(cost)), correction_(base_.size(), 1.0f), refine_(refine) {}
+    : base_(std::move(cost)), correction_(base_.size(), 1.0f), seen_(base_.size(), measured_weight), refine_(refine) {}
 
 void Budget::begin_text() { tokens_ = spent_ = accepted_ = promised_ = saved_ = 0.0; }
 
@@ -36,7 +41,9 @@ float Budget::cost(size_t rows) const { return base(rows) * correction_[std::min
 float Budget::price() const {
     const float plain = 1.0f / cost(1);
     const float kept_up = spent_ > 0.0 ? std::max(plain, static_cast<float>(tokens_ / spent_)) : plain;
-    return kept_up * static_cast<float>(1.0 + caution * std::max(0.0, -saved_));
+    const float cautious = kept_up * static_cast<float>(1.0 + caution * std::max(0.0, -saved_));
+    const float waited = static_cast<float>(undrafted_ - patience) / (curious_after - patience);
+    return cautious * (1.0f - most_curiosity * std::clamp(waited, 0.0f, 1.0f));
 }
 
 float Budget::trust() const { return static_cast<float>(std::min(1.0, (doubt + accepted_) / (doubt + promised_))); }
@@ -47,7 +54,11 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
     saved_ = long_memory * saved_ + static_cast<double>(tokens) - cost(rows) / cost(1);
     tokens_ = memory * tokens_ + static_cast<double>(tokens);
     spent_ = memory * spent_ + cost(rows);
-    if (!refine_ || !(cost_ms > 0.0)) { // a clock too coarse for the pass says nothing of it
+    if (!refine_) {
+        return;
+    }
+    undrafted_ = rows == 1 ? std::min(undrafted_ + 1, curious_after) : 0;
+    if (!(cost_ms > 0.0)) { // a clock too coarse for the pass says nothing of it
         return;
     }
     const float observed = static_cast<float>(cost_ms) / base(rows);
@@ -64,13 +75,16 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
     }
     // Plain passes tell the machine's pace; others tell the curve's shape.
     if (rows == 1) {
-        scale_ += curve_step * (observed - scale_);
+        scale_ += pace_step * (observed - scale_);
         return;
     }
-    // What a pass of so many rows shows holds for its neighbours too, the less the farther they are.
+    // What a pass of so many rows shows holds for its neighbours too, the less the farther they are, and most for
+    // sizes that few passes had.
     for (size_t n = 2; n <= correction_.size(); ++n) {
         const float distance = std::fabs(std::log2(static_cast<float>(n) / static_cast<float>(rows)));
-        correction_[n - 1] += curve_step * std::exp2(-3.0f * distance) * (ratio - correction_[n - 1]);
+        const float weight = std::exp2(-3.0f * distance);
+        seen_[n - 1] = std::min(seen_[n - 1] + weight, most_weight);
+        correction_[n - 1] += weight / seen_[n - 1] * (ratio - correction_[n - 1]);
     }
 }
 

@@ -23,7 +23,8 @@ public:
     float cost(size_t rows) const;
     // Forgets how drafts have fared; the curve and its corrections stay.
     void begin_text();
-    // Tokens that one unit of cost is worth.
+    // Tokens that one unit of cost is worth. With refine it falls while nothing is drafted: a curve that was measured
+    // too dear would never be found out otherwise.
     float price() const;
     // How far expectations may be trusted: accepted over expected drafts of late, at most 1.
     float trust() const;
@@ -36,7 +37,9 @@ private:
 
     std::vector<float> base_;
     std::vector<float> correction_; // observed / expected, by rows
+    std::vector<float> seen_;       // how many passes that rests on, the measurement at load among them
     bool refine_;
+    int undrafted_ = 0;  // passes of one row since the last that had more
     float scale_ = 0.0f; // ms per unit of the curve, 0 = not known yet
     double tokens_ = 0.0;
     double spent_ = 0.0;

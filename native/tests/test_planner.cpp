@@ -221,6 +221,30 @@ void curves_learn_from_passes() {
     CHECK(budget.cost(5) / budget.cost(1) > 1.5f); // its neighbours follow
 }
 
+void a_curve_measured_too_dear_is_found_out() {
+    // A busy machine at load: every further row seemed to cost a pass, but costs a tenth.
+    Budget budget(line(1.0f, 1.0f, 16), true);
+    const float price = budget.price();
+    for (int i = 0; i < 600; ++i) {
+        budget.observe(1, 1, 1.0f, 10.0);
+    }
+    CHECK(budget.price() < 0.8f * price); // nothing drafted for long: rows are worth a try
+    budget.observe(2, 1, 1.5f, 11.0);
+    CHECK(budget.price() >= price); // tried
+    for (int i = 0; i < 30; ++i) {
+        budget.observe(1, 1, 1.0f, 10.0);
+        budget.observe(2, 2, 1.5f, 11.0);
+    }
+    CHECK(std::fabs(budget.cost(2) - 1.1f) < 0.1f);
+    CHECK(budget.cost(4) < 3.0f); // sizes that were never tried follow
+
+    Budget given(line(1.0f, 1.0f, 16), false);
+    for (int i = 0; i < 600; ++i) {
+        given.observe(1, 1, 1.0f, 0.0);
+    }
+    CHECK_EQ(given.price(), 1.0f); // a curve that was given is not doubted
+}
+
 } // namespace
 
 int main() {
@@ -234,5 +258,6 @@ int main() {
     run("limits", limits_hold);
     run("prices", prices_follow_success_and_loss);
     run("curves", curves_learn_from_passes);
+    run("dear curves", a_curve_measured_too_dear_is_found_out);
     return finish();
 }
