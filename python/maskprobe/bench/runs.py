@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import track
@@ -113,32 +114,34 @@ def run(
     with ExitStack() as stack:
         opponents = _start(stack, stock, results)
         for case, ids in track(left, "prompts", console=console, transient=True):
-            runs: list[Run] = []
-            reference: Generation | None = None
-            for name, speculate in modes.items():
-                if shared:
-                    llm.reset(learned=True)
-                clock = _Clock(partial(usage_of, os.getpid()))
-                out = llm.generate(
-                    ids,
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    seed=1,
-                    speculate=speculate,
-                    cache_prompt=False,
-                )
-                reference = out if name == PLAIN else reference
-                runs.append(_describe(case, name, out, reference, clock))
-            for name, opponent in list(opponents.items()):
-                clock = _Clock(opponent.usage)
-                try:
-                    out = opponent.generate(ids, max_tokens)
-                except OpponentError as error:
-                    results.fail(name, str(error))  # the others go on
-                    del opponents[name]
+            finished: list[tuple[str, Generation, _Spent]] = []
+            # What ran just before can slow what comes next by some percent, so nobody keeps a place.
+            names = [*modes, *opponents]
+            for name in random.Random(case.question_id).sample(names, len(names)):
+                if name in opponents:
+                    clock = _Clock(opponents[name].usage)
+                    try:
+                        out = opponents[name].generate(ids, max_tokens)
+                    except OpponentError as error:
+                        results.fail(name, str(error))  # the others go on
+                        del opponents[name]
+                        continue
                 else:
-                    runs.append(_describe(case, name, out, reference, clock))
-            results.add(runs)
+                    if shared:
+                        llm.reset(learned=True)
+                    clock = _Clock(partial(usage_of, os.getpid()))
+                    out = llm.generate(
+                        ids,
+                        max_tokens=max_tokens,
+                        temperature=temperature,
+                        seed=1,
+                        speculate=modes[name],
+                        cache_prompt=False,
+                    )
+                finished.append((name, out, clock.read()))
+            reference = next((out for name, out, _ in finished if name == PLAIN), None)
+            finished.sort(key=lambda run: names.index(run[0]))
+            results.add([_describe(case, name, out, reference, spent) for name, out, spent in finished])
 
 
 def _start(stack: ExitStack, stock: Mapping[str, Callable[[], Opponent]], results: Results) -> dict[str, Opponent]:
@@ -153,6 +156,12 @@ def _start(stack: ExitStack, stock: Mapping[str, Callable[[], Opponent]], result
     return opponents
 
 
+class _Spent(NamedTuple):
+    wall_ms: float
+    cpu_ms: float
+    rss_mb: float
+
+
 class _Clock:
     """Wall and CPU time since it was made, and memory."""
 
@@ -160,14 +169,12 @@ class _Clock:
         self._usage = usage
         self._before, self._wall = usage(), time.perf_counter()
 
-    def read(self) -> tuple[float, float, float]:
-        """Milliseconds on the wall, of CPU time, and MB."""
+    def read(self) -> _Spent:
         wall, now = time.perf_counter(), self._usage()
-        return 1e3 * (wall - self._wall), 1e3 * (now.cpu_seconds - self._before.cpu_seconds), now.rss_mb
+        return _Spent(1e3 * (wall - self._wall), 1e3 * (now.cpu_seconds - self._before.cpu_seconds), now.rss_mb)
 
 
-def _describe(case: Case, name: str, out: Generation, reference: Generation | None, clock: _Clock) -> Run:
-    wall_ms, cpu_ms, rss_mb = clock.read()
+def _describe(case: Case, name: str, out: Generation, reference: Generation | None, spent: _Spent) -> Run:
     return Run(
         question_id=case.question_id,
         category=case.category,
@@ -175,10 +182,10 @@ def _describe(case: Case, name: str, out: Generation, reference: Generation | No
         looping=is_looping((reference or out).tokens),
         equal_to_plain=None if reference is None or not out.tokens else out.tokens == reference.tokens,
         speed_ratio=_ratio(out, reference),
-        wall_ms=wall_ms,
-        cpu_ms=cpu_ms,
+        wall_ms=spent.wall_ms,
+        cpu_ms=spent.cpu_ms,
         stats=out.stats.as_dict(),
-        rss_mb=rss_mb,
+        rss_mb=spent.rss_mb,
     )
 
 
