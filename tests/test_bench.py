@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from maskprobe import MaskProbeError
 from maskprobe.bench import opponents, paper, report
 from maskprobe.bench.results import Results, Run, load
 from maskprobe.bench.summary import acceptance_by_depth, pace, reliability, summarize
+from maskprobe.cli.app import app
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
@@ -117,28 +119,59 @@ def test_llama_cpps_programs_are_read(tmp_path: Path) -> None:
     )["llama-lookup"]  # fmt: skip
     stats = start().generate([1, 2, 3], 32).stats
     assert (stats.prompt_n, stats.predicted_n, stats.predicted_ms) == (9, 33, 400.0)
-    assert (stats.passes, stats.rows, stats.draft_n, stats.draft_n_accepted) == (21, 61, 40, 12)
+    assert (stats.passes, stats.rows, stats.draft_n, stats.draft_n_accepted) == (20, 60, 40, 12)  # 1 + 20 + 12 tokens
     program.write_text("#!/bin/sh\necho no such model\nexit 1\n")
     with pytest.raises(opponents.OpponentError, match="ended with 1: no such model"):
         start().generate([1, 2, 3], 32)
 
 
-@pytest.mark.parametrize("table", ["3", "6", "7"])
-def test_tables_of_the_paper(table: str, model: str, tmp_path: Path) -> None:
-    prompts, out = write_prompts(tmp_path / "prompts.jsonl", GOOD[1]), tmp_path / "out.jsonl"
-    done = bench(
-        "paper", "--table", table, "--prompts", str(prompts), "-m", model, "--max-tokens", "8", "--n-threads", "1",
-        "--n-ctx", "512", "--out", str(out),
+def run_paper(prompts: Path, model: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return bench(
+        "paper", "--prompts", str(prompts), "-m", model, "--max-tokens", "6", "--n-threads", "1", "--n-ctx", "512",
+        *args,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("tables", [("3", "6"), ("7",), ("8",)])
+def test_tables_of_the_paper(tables: tuple[str, ...], model: str, tmp_path: Path) -> None:
+    prompts, out = write_prompts(tmp_path / "prompts.jsonl", GOOD[1]), tmp_path / "out.jsonl"
+    done = run_paper(prompts, model, *(arg for table in tables for arg in ("--table", table)), "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert "[ESP], 8B" in done.stdout
-    question = paper.QUESTIONS[table]
-    assert all(row.label in done.stdout for row in question.rows)
-    assert {run.setting for run in load(out).runs} == {"plain", *(row.label for row in question.rows)}
-    assert all(run.equal_to_plain for run in load(out).runs)
-    wrong = bench("paper", "--table", "99", "--prompts", str(prompts))
-    assert wrong.returncode == 1
-    assert "--table must be one of" in wrong.stderr
+    rows = [row for table in tables for row in paper.QUESTIONS[table].rows]
+    assert all(row.label in done.stdout for row in rows)
+    runs = load(out).runs
+    # Tables that share a setting share its runs.
+    assert sorted(run.setting for run in runs) == sorted({"plain", *(row.setting for row in rows)})
+    assert all(run.equal_to_plain for run in runs)
+
+
+BAD_PAPER = [
+    (("--table", "99"), "--table must be one of"),
+    (("--table", "1", "--table", "7"), "tables 1, 7 have different temperatures"),
+    ((), "--table 1, or --figure 2"),
+    (("--table", "1", "--figure", "2"), "--table 1, or --figure 2"),
+    (("--table", "1", "--plot", "f.png"), "--plot needs --figure"),
+    (("--figure", "2", "--out", "f.jsonl"), "--out needs --table"),
+]
+
+
+def test_what_the_paper_lacks_is_refused(tmp_path: Path) -> None:
+    runner = CliRunner()
+    prompts = write_prompts(tmp_path / "prompts.jsonl", GOOD[1])
+    for args, message in BAD_PAPER:
+        done = runner.invoke(app, ["bench", "paper", "--prompts", str(prompts), *args])
+        assert isinstance(done.exception, ValueError)
+        assert message in str(done.exception)
+
+
+def test_figure_2(model: str, tmp_path: Path) -> None:
+    prompts, png = write_prompts(tmp_path / "prompts.jsonl", GOOD[0]), tmp_path / "figure.png"
+    done = run_paper(prompts, model, "--figure", "2", "--plot", str(png))
+    assert done.returncode == 0, done.stderr
+    assert "accepted" in done.stdout
+    layers = [line.split("│")[1].strip() for line in done.stdout.splitlines() if line.startswith("│")]
+    assert layers == ["input", *map(str, range(1, 31))]
+    assert png.read_bytes().startswith(b"\x89PNG")
 
 
 def test_llama_cpp_pythons_lookup_runs_beside(model: str, tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ STOCK: dict[str, tuple[str, ...]] = {
 }
 # llama-cpp-python's prompt lookup, by how many tokens it drafts.
 LOOKUP = {"llama-cpp-python-lookup-2": 2, "llama-cpp-python-lookup-10": 10}
-# Programs of llama.cpp's that answer one prompt; they say how many tokens they took and how fast, not which.
-PROGRAMS = ("llama-lookup", "llama-lookahead")
+# Programs of llama.cpp's that answer one prompt; they say how many tokens they took and how fast, not which. Of the
+# token that the prompt itself gives, before any pass, the first counts one, the second none.
+PROGRAMS = {"llama-lookup": 1, "llama-lookahead": 0}
 DRAFT_MODEL = "draft-model"  # llama-server with a smaller model beside
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
@@ -290,15 +291,23 @@ class Program:
 
     Args:
         render: the text of a prompt's tokens, special ones included.
+        n_first: how many of the tokens that it counts come before the first pass.
 
     Raises:
         OpponentError: it is not there.
     """
 
     def __init__(
-        self, program: Path, model: Path, render: Callable[[Sequence[int]], str], *, n_ctx: int, n_threads: int
+        self,
+        program: Path,
+        model: Path,
+        render: Callable[[Sequence[int]], str],
+        n_first: int,
+        *,
+        n_ctx: int,
+        n_threads: int,
     ) -> None:
-        self._render = render
+        self._render, self._n_first = render, n_first
         self._command = [str(program), "--model", str(model), "--ctx-size", str(n_ctx), "--threads", str(n_threads)]
         self._command += ["--flash-attn", "on", "--temp", "0", "--fit", "off"]
         self._cpu = 0.0
@@ -329,25 +338,25 @@ class Program:
         encoded = re.search(r"encoded\s+(\d+) tokens in\s+([\d.]+) seconds", said)
         if done.returncode or decoded is None or encoded is None:
             raise OpponentError(f"{command[0]} ended with {done.returncode}: {_last_lines(said)}")
-        accepted, drafted = (_figure(said, name) for name in ("n_accept", "n_drafted"))
-        predicted_n = int(decoded[1])
-        passes = max(1, predicted_n - accepted)
+        accepted, drafted = _figure(said, "n_accept") or 0, _figure(said, "n_drafted")
+        n_of_passes = int(decoded[1]) - self._n_first
+        passes = max(0, n_of_passes - accepted)
         stats = Stats(
             prompt_n=int(encoded[1]),
             prompt_ms=1e3 * float(encoded[2]),
-            predicted_n=predicted_n,
+            predicted_n=1 + n_of_passes,
             predicted_ms=1e3 * float(decoded[2]),
             passes=passes,
-            rows=passes + drafted if drafted else 0,
-            draft_n=drafted,
+            rows=0 if drafted is None else passes + drafted,
+            draft_n=drafted or 0,
             draft_n_accepted=accepted,
         )
         return Generation("", [], "length", stats)
 
 
-def _figure(said: str, name: str) -> int:
+def _figure(said: str, name: str) -> int | None:
     found = re.search(rf"{name}\s*=\s*(\d+)", said)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else None
 
 
 def _last_lines(said: str) -> str:
@@ -375,7 +384,8 @@ def opponents(
         return LlamaServer(program, model, arguments, n_ctx=n_ctx, n_threads=n_threads)
 
     def run(name: str) -> Program:
-        return Program(find_program(name, server), model, render, n_ctx=n_ctx, n_threads=n_threads)
+        program = find_program(name, server)
+        return Program(program, model, render, PROGRAMS[name], n_ctx=n_ctx, n_threads=n_threads)
 
     def lookup(n_draft: int) -> PromptLookup:
         return PromptLookup(model, n_draft, n_ctx=n_ctx, n_threads=n_threads)

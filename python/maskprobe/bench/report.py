@@ -93,10 +93,6 @@ def _data_url(figure: Any) -> str:
 
 def _figures(results: Results) -> dict[str, Any]:
     """The plots for which the results have data, by name."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MaskProbeError('plots need matplotlib; get it with: pip install "maskprobe[plot]"') from error
     plots: dict[str, Callable[[Any, Results], bool]] = {
         "speed": _plot_speed,
         "speed-by-category": _plot_categories,
@@ -107,10 +103,23 @@ def _figures(results: Results) -> dict[str, Any]:
     }
     figures = {}
     for name, draw in plots.items():
-        figure = Figure(figsize=(9, 4.5) if name == "speed-by-category" else (6.5, 4.2), layout="constrained")
+        figure = new_figure(wide=name == "speed-by-category")
         if draw(figure.add_subplot(), results):
             figures[name] = figure
     return figures
+
+
+def new_figure(*, wide: bool = False) -> Any:
+    """An empty figure.
+
+    Raises:
+        MaskProbeError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MaskProbeError('plots need matplotlib; get it with: pip install "maskprobe[plot]"') from error
+    return Figure(figsize=(9, 4.5) if wide else (6.5, 4.2), layout="constrained")
 
 
 def _colour(results: Results, setting: str) -> str:

@@ -60,7 +60,8 @@ def _show_depths(results: Results, settings: list[str], console: Console) -> Non
     )
     for setting in settings:
         runs = [run for run in results.runs if run.setting == setting]
-        table.add_row(setting, *(_number(share) for share in acceptance_by_depth(runs, _DEPTHS)))
+        if any(run.stats["accepted_per_depth"] for run in runs):  # stock modes do not tell
+            table.add_row(setting, *(_number(share) for share in acceptance_by_depth(runs, _DEPTHS)))
     console.print(table)
 
 

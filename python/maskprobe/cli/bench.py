@@ -10,6 +10,7 @@ import typer
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
+from ..speculation import Speculation
 from .app import app
 from .options import SPECULATION_HELP, ContextOption, GpuOption, ModelOption, RpcOption, ThreadsOption, notes, tables
 
@@ -75,50 +76,74 @@ def suite(
 def paper(
     prompts: Annotated[Path, typer.Option(help="Prompts as JSON lines: question_id, category, turns (SpecBench).")],
     table: Annotated[
-        str, typer.Option(help="1 rows, 2 trees, 3 masks, 4 start vectors, 5 updates, 6 pruning, 7 sampling.")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="1 rows, 2 trees, 3 masks, 4 start vectors, 5 updates, 6 pruning, 7 sampling, 8 building. Repeatable."
+        ),
+    ] = None,
+    figure: Annotated[int | None, typer.Option(min=2, max=2, help="2: hidden states of masks by layer.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the figure to this PNG file.")] = None,
     model: ModelOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many prompts, evenly from all categories.")] = 39,
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Leave out longer prompts.")] = 800,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Tokens per answer.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Tokens per answer.")] = 128,
     n_ctx: ContextOption = 4096,
     n_threads: ThreadsOption = None,
     n_gpu_layers: GpuOption = 0,
     rpc: RpcOption = None,
-    out: Annotated[Path | None, typer.Option(help="Write results here as JSON lines.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write results here as JSON lines; an interrupted run is gone on with.")
+    ] = None,
 ) -> None:
-    """Measure a table of the paper again, beside its published figures."""
+    """Measure tables of the paper or its figure 2 again, beside what was published; tables share their runs."""
+    from ..bench import layers, runs
     from ..bench import paper as tables_of_paper
-    from ..bench import runs
+    from ..bench.naive import NaiveProbe
     from ..bench.prompts import choose, read_prompts
     from ..bench.results import Results
 
-    if table not in tables_of_paper.QUESTIONS:
-        raise ValueError(f"--table must be one of {', '.join(tables_of_paper.QUESTIONS)}, got {table!r}")
-    question = tables_of_paper.QUESTIONS[table]
-    settings = tables_of_paper.settings(question)
+    if bool(table) == (figure is not None):
+        raise ValueError("ask for tables or for the figure: --table 1, or --figure 2")
+    if plot is not None and figure is None:
+        raise ValueError("--plot needs --figure 2")
+    if out is not None and figure is not None:
+        raise ValueError("--out needs --table; a figure is written with --plot")
+    questions = tables_of_paper.questions(table or [])
+    settings = tables_of_paper.settings(questions)
     path = resolve_model(model)
     cases = read_prompts(prompts)
-    leaves = max(settings.values(), key=lambda speculation: speculation.leaves())
+    leaves = max([*settings.values(), Speculation()], key=lambda speculation: speculation.leaves())
     with MaskProbeLlama(
         path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc, speculation=leaves
     ) as llm:
         chosen = choose(llm, cases, limit, max_prompt_tokens)
-        results = Results(runs.header(llm, path, settings, [], chosen, plain=True, max_tokens=max_tokens), out)
-        results.header["temperature"] = question.temperature
+        if figure is not None:
+            drifts = layers.measure(llm, [ids for _, ids in chosen], max_tokens=max_tokens, console=notes)
+            layers.show(drifts, f"cosine to the true token's hidden state: {llm.description()}", tables())
+            if plot is not None:
+                layers.plot(drifts, plot)
+            return
+        naive = {tables_of_paper.NAIVE: lambda: NaiveProbe(llm)} if tables_of_paper.has_naive(questions) else {}
+        header = runs.header(llm, path, settings, list(naive), chosen, plain=True, max_tokens=max_tokens)
+        temperature = header["temperature"] = questions[0].temperature
+        results = Results(header, out)
         results.begin()
-        runs.run(
-            llm,
-            chosen,
-            settings,
-            {},
-            results,
-            plain=True,
-            max_tokens=max_tokens,
-            console=notes,
-            temperature=question.temperature,
-        )
-        tables_of_paper.show(question, results, tables())
+        try:
+            runs.run(
+                llm,
+                chosen,
+                settings,
+                naive,
+                results,
+                plain=True,
+                max_tokens=max_tokens,
+                console=notes,
+                temperature=temperature,
+            )
+        finally:  # an interrupted run shows what is finished
+            if results.runs:
+                for question in questions:
+                    tables_of_paper.show(question, results, tables())
 
 
 @bench.command()
