@@ -5,10 +5,10 @@ A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,16 @@ Curve = npt.NDArray[np.float32]
 # Kernels work in blocks of 4 and 8 rows, so these are where costs step.
 _SIZES = (2, 4, 8, 16, 32, 60)
 SECONDS = 1.0  # at load
+_MOST_TURNS = 12
 MEASURED_ROWS = _SIZES[-1]
 
 
 def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> dict[int, float]:
     """Milliseconds by rows, for as many sizes as the time allows; always 1 and 2 rows.
 
-    A pass of n rows among plain ones costs itself, and what changing back adds to the plain pass after it. Each part is
-    measured again and again while there is time, and the fastest counts: whatever else the machine does only ever
-    adds.
+    A pass of n rows among plain ones costs itself, and what changing back adds to the plain pass after it. All sizes
+    take turns while there is time, and medians count: fastest passes are not what is usual, of one row least of all
+    where memory is what limits.
 
     Args:
         time_rows: decodes so many rows and says how many ms it took.
@@ -37,39 +38,36 @@ def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SEC
     """
     start = time.perf_counter()
     time_rows(1)  # the first call allocates
-    plain = min(time_rows(1) for _ in range(3))
-    fastest: dict[int, float] = {}  # passes of n rows
-    back: dict[int, float] = {}  # plain passes right after them
+    plain = [time_rows(1), time_rows(1)]
+    back: list[float] = []  # plain passes right after others
+    passes: dict[int, list[float]] = {}
 
-    def left_ms() -> float:
-        return 1e3 * (seconds - (time.perf_counter() - start))
+    def fits(n: int) -> bool:
+        left_ms = 1e3 * (seconds - (time.perf_counter() - start))
+        return _guess(n, median(plain), passes) + median(plain) < left_ms
 
     sizes = [n for n in _SIZES if n <= n_rows]
-    for turn in itertools.count():
-        fitting = [n for n in sizes if (n == 2 and turn == 0) or _guess(n, plain, fastest) + 2 * plain < left_ms()]
-        if not fitting or turn >= _MOST_TURNS:
+    for turn in range(_MOST_TURNS):
+        for n in sizes:
+            if fits(n) or (n == 2 and turn == 0):
+                passes.setdefault(n, []).append(time_rows(n))
+                back.append(time_rows(1))
+        # A size that did not fit in the first turn never will.
+        sizes = [n for n in sizes if n in passes and fits(n)]
+        if not sizes:
             break
-        for n in fitting:
-            if (n > 2 or turn > 0) and _guess(n, plain, fastest) + 2 * plain > left_ms():
-                continue
-            fastest[n] = min(time_rows(n), fastest.get(n, math.inf))
-            back[n] = min(time_rows(1), back.get(n, math.inf))
-            plain = min(plain, time_rows(1))
-        # A size that did not fit in the first turn never will, nor do larger ones.
-        sizes = [n for n in sizes if n in fastest]
-    curve = {n: fastest[n] + max(0.0, back[n] - plain) for n in fastest}
-    return {1: plain} | _never_cheaper_with_more(curve)
+        plain += [time_rows(1), time_rows(1)]
+    change = max(0.0, median(back) - median(plain)) if back else 0.0
+    curve = {n: median(ms) + change for n, ms in passes.items()}
+    return {1: median(plain)} | _never_cheaper_with_more(curve)
 
 
-_MOST_TURNS = 12
-
-
-def _guess(n: int, plain: float, fastest: Mapping[int, float]) -> float:
+def _guess(n: int, plain: float, passes: Mapping[int, Sequence[float]]) -> float:
     """Milliseconds that n rows may take: as before, or per row at most what fewer of them took."""
-    if n in fastest:
-        return fastest[n]
-    rows, ms = max(fastest.items(), default=(1, plain))
-    return ms * n / rows
+    if n in passes:
+        return median(passes[n])
+    rows = max(passes, default=1)
+    return (median(passes[rows]) if passes else plain) * n / rows
 
 
 def _never_cheaper_with_more(curve: Mapping[int, float]) -> dict[int, float]:
