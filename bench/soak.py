@@ -3,18 +3,20 @@
 In process: answers of mixed length, drafts and sampling, streams that are left early, refused and failing requests, and
 a conversation that outgrows the context. After each the KV cache is held to what the session says of it; every k-th
 answer is held to plain decoding by a fresh object; resident memory may grow by 2% after the first fifth. With --server
-the same through HTTP by 8 clients at once.
+the same through HTTP by 8 clients at once, with --conversation one chat for so many minutes, far past its context.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -35,6 +37,7 @@ from maskprobe import ContextError, Generation, MaskProbeLlama, Speculation
 MOST_GROWTH = 0.02
 WARM_UP = 0.2  # of the requests, before memory is looked at
 N_CTX = 256
+CHAT_CTX = 512
 N_CLIENTS = 8
 MODES: list[Speculation | bool] = [
     False,
@@ -60,6 +63,7 @@ class Soaked:
     rss_warm: int = 0
     rss_end: int = 0
     seconds: float = 0.0
+    full: int = 0  # answers of a conversation that ended because the context was full
 
     @property
     def growth(self) -> float:
@@ -203,8 +207,82 @@ def check_kv(llm: MaskProbeLlama) -> None:
 
 
 def _resident(process: psutil.Process | None = None) -> int:
+    """Bytes of this process, without what its allocator keeps of memory that was freed, or of another one."""
     gc.collect()
+    if process is None and sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int((process or psutil.Process()).memory_info().rss)
+
+
+# --- a conversation -----------------------------------------------------------------------------------
+
+
+def soak_conversation(path: Path, minutes: float, compare_every: int, seed: int = 0) -> Soaked:
+    """One conversation for so long. An AssertionError says what does not hold."""
+    done, start = Soaked(), time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MaskProbeLlama(path, n_ctx=CHAT_CTX, n_threads=1, seed=1, speculation=Speculation(budget=4)) as llm,
+    ):
+        conversation = Conversation(llm, random.Random(seed), done, Path(folder) / "chat.state")
+        while (passed := time.monotonic() - start) < 60.0 * minutes:
+            if not done.rss_warm and passed >= 60.0 * minutes * WARM_UP:
+                done.rss_warm = _resident()
+            conversation.turn(path if done.kinds["turn"] % compare_every == 0 else None)
+            check_kv(llm)
+        done.rss_end = _resident()
+    done.seconds = time.monotonic() - start
+    return done
+
+
+class Conversation:
+    """Turns through create_chat_completion. What outgrows the context is shortened from its beginning."""
+
+    def __init__(self, llm: MaskProbeLlama, rng: random.Random, done: Soaked, state: Path) -> None:
+        self.llm, self.rng, self.done, self.state = llm, rng, done, state
+        self.messages: list[dict[str, str]] = []
+
+    def turn(self, path: Path | None) -> None:
+        """A question and its answer, which is held to that of a fresh object if a model file is given."""
+        self.messages.append({"role": "user", "content": question(self.rng)})
+        options: dict[str, Any] = {
+            "max_tokens": self.rng.choice([8, 16, 24, 32, 48, None]),
+            "temperature": self.rng.choice([0.0, 0.8]),
+            "seed": self.rng.randint(0, 1000),
+        }
+        if path is not None and self.done.compared % 2:
+            options["cache_prompt"] = False
+        while True:
+            try:
+                if path is not None and self.llm.engine.n_cached():
+                    self.llm.save_state(self.state)
+                text, tokens = self._answer(self.llm, options | {"speculate": self.rng.choice(MODES)})
+                break
+            except ContextError:
+                self.done.shortened += 1
+                del self.messages[: max(2, len(self.messages) // 4 * 2)]
+        if path is not None:
+            self._compare_with_fresh(path, options, text)
+        self.messages.append({"role": "assistant", "content": text})
+        self.done.tokens += tokens
+        self.done.kinds["turn"] += 1
+
+    def _compare_with_fresh(self, path: Path, options: dict[str, Any], text: str) -> None:
+        """Holds the answer to plain decoding, from the same KV cache or from none."""
+        with MaskProbeLlama(path, n_ctx=CHAT_CTX, n_threads=1, speculation=Speculation(budget=4)) as fresh:
+            # A prompt that is decoded in other pieces may round otherwise, so both reuse the same or nothing.
+            if options.get("cache_prompt", True) and self.state.exists():
+                fresh.load_state(self.state)
+            theirs, _ = self._answer(fresh, options | {"speculate": False})
+        assert text == theirs, f"{text!r} after {self.done}, a fresh object says {theirs!r}"
+        self.done.compared += 1
+
+    def _answer(self, llm: MaskProbeLlama, options: dict[str, Any]) -> tuple[str, int]:
+        parts = list(llm.create_chat_completion(self.messages, **options, stream=True))
+        deltas = [part["choices"][0]["delta"] for part in parts]
+        usage = parts[-1]["usage"]
+        self.done.full += llm is self.llm and usage["total_tokens"] >= CHAT_CTX
+        return "".join(delta.get("content") or "" for delta in deltas), usage["completion_tokens"]
 
 
 # --- a server -----------------------------------------------------------------------------------------
@@ -330,6 +408,7 @@ def main() -> int:
     parser.add_argument("--compare-every", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--server", action="store_true", help="through a server, by 8 clients at once")
+    parser.add_argument("--conversation", type=float, metavar="MINUTES", help="one chat for so long")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     from models import quantized
@@ -337,6 +416,8 @@ def main() -> int:
     path = quantized(args.type)
     if args.server:
         done = soak_server(path, args.requests, args.seed)
+    elif args.conversation:
+        done = soak_conversation(path, args.conversation, args.compare_every, args.seed)
     else:
         done = soak(path, args.requests, args.compare_every, args.seed)
     table = Table("figure", "value")
@@ -345,6 +426,7 @@ def main() -> int:
     if not args.server:
         table.add_row("tokens", str(done.tokens))
         table.add_row("conversation shortened", str(done.shortened))
+        table.add_row("answers of it that filled the context", str(done.full))
     table.add_row("resident MiB, warm and at the end", f"{done.rss_warm / 2**20:.1f}, {done.rss_end / 2**20:.1f}")
     table.add_row("growth", f"{100 * done.growth:+.2f}%")
     table.add_row("seconds", f"{done.seconds:.0f}")

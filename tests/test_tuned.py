@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,10 +36,50 @@ def test_a_tuned_cost_curve_is_not_measured_again(tiny: Path, monkeypatch: pytes
         assert "2/4/8/16/32/60 rows cost 10" in llm.generate(PROMPT, max_tokens=4).stats.choice
 
 
-@pytest.mark.parametrize("stored", [[], {"s": {}}, {"s": {"1": "x"}}, {"s": {"1": -1}}, {"s": {"2": 3.0}}, {"s": 3}])
-def test_a_damaged_cost_curve_is_ignored(stored: object, tiny: Path) -> None:
-    cache.store_json("costs", tiny, stored)
+@pytest.mark.parametrize("stored", [[], {}, {"1": "x"}, {"1": -1}, {"2": 3.0}, {"1": [5.0]}, 3, "1", [1.0], True])
+def test_a_damaged_cost_curve_is_ignored(stored: object, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "store_json", lambda name, model, _, store=cache.store_json: store(name, model, stored))
+        tuned.store_costs(tiny, "s", {1: 5.0})
     assert tuned.load_costs(tiny, "s") is None
+    tuned.store_costs(tiny, "s", {1: 5.0})
+    assert tuned.load_costs(tiny, "s") == {1: 5.0}
+
+
+STORES_COSTS = """
+import sys
+from pathlib import Path
+from maskprobe import tuned
+model, who = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(60):
+    tuned.store_costs(model, f"setup {i} of {who}", {1: 1.0 + i})
+"""
+
+
+def test_processes_that_tune_at_once_do_not_undo_each_other(tiny: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", STORES_COSTS, str(tiny), who],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who in "ab"
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+    for who in "ab":
+        assert [tuned.load_costs(tiny, f"setup {i} of {who}") for i in range(60)] == [{1: 1.0 + i} for i in range(60)]
 
 
 def test_followers_are_the_models_own(tiny: Path) -> None:

@@ -1,8 +1,9 @@
 // Sessions over a mock of any size: any settings, generations that are broken off, reset or fail in any call, logits of
-// masks that are not numbers. Whatever is committed is what plain decoding gives; the KV cache holds what the session
-// says; what cannot be done is refused.
+// masks that are not numbers, KV caches that are saved and restored. Whatever is committed is what plain decoding
+// gives; the KV cache holds what the session says; what cannot be done is refused.
 #include "error.h"
 #include "fuzz.h"
+#include "maskprobe.h"
 #include "session_fixture.h"
 
 using namespace mp;
@@ -104,6 +105,61 @@ void check_rows(const Pass & pass, const Bench & bench, const Speculation & spec
     CHECK(std::isfinite(pass.expected) && std::isfinite(pass.price) && std::isfinite(pass.probe_logp));
 }
 
+// The C functions of a state, on a session of their own over the same context.
+void check_abi(const Bench & bench, llama_context * ctx, const Ids & tokens) {
+    mp_session * session = mp_session_init(ctx, nullptr, 1.0f);
+    if (!CHECK(session != nullptr)) {
+        return;
+    }
+    CHECK_EQ(mp_session_n_cached(session), size_t{0});
+    CHECK_EQ(mp_session_restore(session, nullptr, tokens.size()), static_cast<int>(MP_ERROR_ARGUMENT));
+    const int32_t none = 0;
+    CHECK_EQ(mp_session_restore(session, tokens.empty() ? &none : tokens.data(), tokens.size()),
+             static_cast<int>(MP_OK));
+    Ids cached(mp_session_n_cached(session)); // of exactly this size
+    if (!cached.empty()) {
+        CHECK_EQ(mp_session_cached(session, cached.data()), static_cast<int>(MP_OK));
+        CHECK_EQ(mp_session_restore(session, &none, 1), static_cast<int>(MP_ERROR_ARGUMENT));
+    }
+    CHECK_EQ(cached, tokens);
+    CHECK_EQ(mp_session_cached(session, nullptr), static_cast<int>(MP_ERROR_ARGUMENT));
+    mp_session_free(session);
+    check_kv(bench.llama, bench.session);
+}
+
+// Puts the KV cache that the session has, or its beginning, back as a saved state does: from the first cell on, in
+// cells of sequence 0 alone.
+void restore_any(Input & in, Bench & bench) {
+    Session & session = bench.session;
+    MockLlama & llama = bench.llama;
+    Ids tokens = session.cached();
+    tokens.resize(tokens.size() - std::min<size_t>(tokens.size(), in.rarely(3) ? in.below(8) : 0));
+    const std::vector<MockCell> before = llama.cells;
+    if (!session.cached().empty()) {
+        CHECK_ERROR(MP_ERROR_ARGUMENT, "reset the session first", session.restore(tokens));
+        check_kv(llama, session);
+    }
+    session.reset();
+    llama.head = 0;
+    for (const MockCell & cell : before) {
+        if (cell.pos >= 0 && static_cast<size_t>(cell.pos) < tokens.size()) {
+            llama.cells[llama.head] = cell;
+            llama.cells[llama.head++].sequences = 1;
+        }
+    }
+    if (in.rarely(4)) {
+        Ids wrong = tokens;
+        wrong.push_back(in.coin() ? -1 - in.below(9) : llama.n_vocab + in.below(9));
+        wrong.resize(wrong.size() + (in.coin() ? llama.n_ctx : 0));
+        CHECK_ERROR(MP_ERROR_ARGUMENT, "", session.restore(wrong));
+        CHECK(session.cached().empty());
+    }
+    session.restore(tokens);
+    check_kv(llama, session);
+    check_refuses(session);
+    check_abi(bench, llama.context(), tokens);
+}
+
 void generate_any(Input & in, Bench & bench) {
     Session & session = bench.session;
     const Ids prompt = any_prompt(in, bench.llama, session);
@@ -132,6 +188,10 @@ void generate_any(Input & in, Bench & bench) {
             session.reset();
             check_kv(bench.llama, session);
             check_refuses(session);
+            return;
+        }
+        if (interrupt == 20) {
+            restore_any(in, bench);
             return;
         }
         if (interrupt == 21) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from . import cache, survey
 from .binding import llama_cpp
 
-_COSTS, _ADJACENCY, _PARTIAL = "costs", "adjacency", "adjacency-partial"
+_ADJACENCY, _PARTIAL = "adjacency", "adjacency-partial"
 
 
 def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = ()) -> str:
@@ -23,10 +24,9 @@ def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = ()
 
 def load_costs(model: Path, setup: str) -> dict[int, float] | None:
     """Milliseconds of a pass by rows, None if not tuned for this setup."""
-    stored = cache.load_json(_COSTS, model)
-    points = stored.get(setup) if isinstance(stored, dict) else None
+    stored = cache.load_json(_costs_of(setup), model)
     try:
-        curve = {int(rows): float(ms) for rows, ms in points.items()} if points else {}
+        curve = {int(rows): float(ms) for rows, ms in stored.items()} if stored else {}
     except (AttributeError, TypeError, ValueError):
         return None
     usable = curve and 1 in curve and all(rows > 0 and 0.0 < ms < np.inf for rows, ms in curve.items())
@@ -34,9 +34,13 @@ def load_costs(model: Path, setup: str) -> dict[int, float] | None:
 
 
 def store_costs(model: Path, setup: str, curve: dict[int, float]) -> None:
-    """Stores a cost curve beside those of other setups."""
-    stored = cache.load_json(_COSTS, model)
-    cache.store_json(_COSTS, model, (stored if isinstance(stored, dict) else {}) | {setup: curve})
+    """Stores a cost curve beside those of other setups, which other processes may be storing meanwhile."""
+    cache.store_json(_costs_of(setup), model, curve)
+
+
+def _costs_of(setup: str) -> str:
+    # A file for each setup: nothing is read, changed and written back, so no process undoes another's work.
+    return f"costs-{hashlib.sha256(setup.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def load_adjacency(model: Path, n_vocab: int, *, partial: bool = False) -> survey.Followers | None:
