@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import llama_cpp
@@ -21,6 +22,7 @@ from rich.table import Table
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.bench.prompts import choose, read_prompts
 from maskprobe.sampling import Sampling
+from maskprobe.vocabulary import Vocabulary
 from models import quantized
 
 TREES = {
@@ -53,7 +55,7 @@ class Reference:
         tokens: list[int] = []
         gaps: list[float] = []
         pieces = [list(prompt[i : i + self.n_batch]) for i in range(0, len(prompt), self.n_batch)]
-        with sampling.chain(self.n_vocab) as chain:
+        with closing(sampling.chain(Vocabulary(self.vocab))) as chain:
             while len(tokens) < n:
                 for piece in pieces:
                     ids = (llama_cpp.llama_token * len(piece))(*piece)
@@ -62,8 +64,12 @@ class Reference:
                 row = ctypes.cast(
                     llama_cpp.llama_get_logits_ith(self.ctx, -1), ctypes.POINTER(ctypes.c_float * self.n_vocab)
                 )
-                best = np.partition(np.frombuffer(row.contents, np.float32), -2)[-2:]
-                token = llama_cpp.llama_sampler_sample(chain, self.ctx, -1)
+                logits = np.frombuffer(row.contents, np.float32)
+                best = np.partition(logits, -2)[-2:]
+                if chain.handle is None:
+                    token = int(np.argmax(logits))
+                else:
+                    token = llama_cpp.llama_sampler_sample(chain.handle, self.ctx, -1)
                 if llama_cpp.llama_vocab_is_eog(self.vocab, token):
                     break
                 tokens.append(token)

@@ -106,6 +106,24 @@ def llm(load: Callable[[str], MaskProbeLlama]) -> MaskProbeLlama:
     return load("Q4_0")
 
 
+@pytest.fixture(scope="module")
+def served(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
+    """The Q4_0 model that is served at url, for one module."""
+    from server_fixtures import load_for_server
+
+    with load_for_server(model_path("Q4_0")) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def url(served: MaskProbeLlama) -> Iterator[str]:
+    """Where served is served."""
+    from server_fixtures import serving
+
+    with serving(served) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def prompts() -> dict[str, str]:
     """Chat prompts by name."""

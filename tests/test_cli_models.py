@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,13 +41,20 @@ def test_download_prints_the_path_alone(hub: Hub, tmp_path: Path) -> None:
     assert run("download", "qwen3-8b:q8_0", "--revision", commit) == f"{path.with_name('Qwen3-8B-Q8_0.gguf')}\n"
 
 
-def test_download_notes_that_the_cache_was_taken(hub: Hub) -> None:
+def test_download_notes_that_the_cache_was_taken(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = run("download", "qwen3-8b")
     del hub.repos["Qwen/Qwen3-8B-GGUF"]
-    result = CliRunner().invoke(app, ["download", "qwen3-8b"])
-    assert result.stdout == path
-    assert "the cache's files are used" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["maskprobe", "download", "qwen3-8b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        cli.main()
+    shown = capsys.readouterr()
+    assert shown.out == path
+    [line] = shown.err.splitlines()
+    assert line.startswith("maskprobe: ")
+    assert "the cache's files are used" in line
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -38,11 +38,12 @@ def test_the_tables_moments(model_path: Callable[[str], Path], tmp_path: Path, m
     monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path))
     path = model_path("Q8_0")
     table = table_of(path)
+    expected = table.mean(0), table.std(0)
 
     def check() -> None:
         mean, deviation = Embeddings(path).table_mean_and_deviation()
-        np.testing.assert_allclose(mean, table.mean(0), atol=1e-5)
-        np.testing.assert_allclose(deviation, table.std(0), atol=1e-4)
+        np.testing.assert_allclose(mean, expected[0], atol=1e-5)
+        np.testing.assert_allclose(deviation, expected[1], atol=1e-4)
 
     check()
     [stored] = tmp_path.iterdir()
@@ -50,7 +51,12 @@ def test_the_tables_moments(model_path: Callable[[str], Path], tmp_path: Path, m
         stored.write_bytes(damage)
         check()
         assert len(stored.read_bytes()) > 4000  # computed again and stored
-    np.savez(stored, mean=np.zeros(3, np.float32), deviation=np.zeros(3, np.float32))
+    good = cache.load_arrays("embeddings", path)
+    assert good is not None
+    for damaged in (np.zeros(3, np.float32), np.full(576, np.nan, np.float32), np.full(576, "x"), np.zeros((576, 1))):
+        cache.store_arrays("embeddings", path, good | {"mean": damaged})
+        check()
+    cache.store_arrays("embeddings", path, {"deviation": good["deviation"]})
     check()
     assert not list(tmp_path.glob("*.part"))
 
@@ -120,10 +126,25 @@ def test_the_probe_whose_guesses_come_true_is_kept(tmp_path: Path, monkeypatch: 
     assert set(tried) == set(logps)
     assert choice.name() == ProbeChoice(model, 8).name() == "prompt-mean"
 
-    for damage in ("", "[]", json.dumps({"prompt-mean": ["x", 1]}), json.dumps({"table-mean": [-5, 1.0]})):
-        [stored] = (tmp_path / "cache").iterdir()
-        stored.write_text(damage)
-        assert ProbeChoice(model, 8).name() == "table-mean"
+
+@pytest.mark.parametrize(
+    "damage",
+    [["x", 1.0], [96], [96, None], [-1, 1.0], [True, 1.0], [96, math.nan], [10**400, 1.0], [96, 10**400], {}, "96"],
+    ids=lambda damage: str(damage)[:12],
+)
+def test_a_damaged_score_is_found_again(damage: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    scores: dict[str, object] = {"table-mean": [96, -480.0], "prompt-mean": [96, -288.0], "last-4-mean": [96, -384.0]}
+    cache.store_json("probes", model, scores)
+    assert ProbeChoice(model, 8).name() == "prompt-mean"
+    cache.store_json("probes", model, scores | {"prompt-mean": damage})
+    choice = ProbeChoice(model, 8)
+    assert choice.name() == "prompt-mean"  # its turn, as if it had never been tried
+    assert choice.best() == "last-4-mean"
+    cache.store_json("probes", model, damage)
+    assert ProbeChoice(model, 8).name() == "table-mean"
 
 
 def test_a_catalogue_vector_is_found_by_the_models_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,7 +12,7 @@ import pytest
 
 from maskprobe import DecodeError, MaskProbeLlama
 from maskprobe.engine import Engine
-from server_fixtures import HELLO, NAME, connect, fetch, load_for_server, openai_client, send, serving
+from server_fixtures import HELLO, NAME, connect, fetch, openai_client, send
 
 WEATHER = {
     "type": "function",
@@ -32,18 +31,6 @@ COLOUR = {
     "properties": {"colour": {"enum": ["red", "green"]}, "dark": {"type": "boolean"}},
     "required": ["colour", "dark"],
 }
-
-
-@pytest.fixture(scope="module")
-def llm(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    with load_for_server(model_path("Q4_0")) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def url(llm: MaskProbeLlama) -> Iterator[str]:
-    with serving(llm) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +53,14 @@ def ask(client: openai.OpenAI, **options: Any) -> Any:
 # --- chats ---------------------------------------------------------------------------------------------
 
 
-def test_chat_is_what_the_package_answers(client: openai.OpenAI, llm: MaskProbeLlama) -> None:
-    served = ask(client)
-    own = llm.create_chat_completion(HELLO, temperature=0.0, max_tokens=18)
-    assert served.choices[0].message.content == own["choices"][0]["message"]["content"]
-    assert served.choices[0].finish_reason == own["choices"][0]["finish_reason"] == "length"
-    assert served.usage.model_dump(include=own["usage"].keys()) == own["usage"]
-    assert (served.object, served.model) == ("chat.completion", NAME)
-    assert served.timings["predicted_n"] == 18
+def test_chat_is_what_the_package_answers(client: openai.OpenAI, served: MaskProbeLlama) -> None:
+    answer = ask(client)
+    own = served.create_chat_completion(HELLO, temperature=0.0, max_tokens=18)
+    assert answer.choices[0].message.content == own["choices"][0]["message"]["content"]
+    assert answer.choices[0].finish_reason == own["choices"][0]["finish_reason"] == "length"
+    assert answer.usage.model_dump(include=own["usage"].keys()) == own["usage"]
+    assert (answer.object, answer.model) == ("chat.completion", NAME)
+    assert answer.timings["predicted_n"] == 18
 
 
 def test_stream_is_the_same_text_with_role_first_and_figures_last(client: openai.OpenAI) -> None:
@@ -106,11 +93,11 @@ def test_stream_ends_with_done(url: str) -> None:
     assert "usage" not in events[-3]
 
 
-def test_default_temperature_is_llama_servers(client: openai.OpenAI, llm: MaskProbeLlama) -> None:
-    served = client.chat.completions.create(model=NAME, messages=HELLO, max_tokens=18, seed=3)
-    own = llm.create_chat_completion(HELLO, max_tokens=18, seed=3, temperature=0.8)
-    assert served.choices[0].message.content == own["choices"][0]["message"]["content"]
-    cold = llm.create_chat_completion(HELLO, max_tokens=18, seed=3)
+def test_default_temperature_is_llama_servers(client: openai.OpenAI, served: MaskProbeLlama) -> None:
+    answer = client.chat.completions.create(model=NAME, messages=HELLO, max_tokens=18, seed=3)
+    own = served.create_chat_completion(HELLO, max_tokens=18, seed=3, temperature=0.8)
+    assert answer.choices[0].message.content == own["choices"][0]["message"]["content"]
+    cold = served.create_chat_completion(HELLO, max_tokens=18, seed=3)
     assert cold["choices"][0]["message"]["content"] != own["choices"][0]["message"]["content"], "the seed shows nothing"
 
 
@@ -131,14 +118,16 @@ def test_default_temperature_is_llama_servers(client: openai.OpenAI, llm: MaskPr
     ],
     ids=str,
 )
-def test_sampling_options_reach_the_model(client: openai.OpenAI, llm: MaskProbeLlama, options: dict[str, Any]) -> None:
+def test_sampling_options_reach_the_model(
+    client: openai.OpenAI, served: MaskProbeLlama, options: dict[str, Any]
+) -> None:
     extra = options.get("extra_body", {})
     arguments = {name: value for name, value in options.items() if name != "extra_body"} | extra
     without = {name: arguments[name] for name in ("temperature", "seed") if name in arguments}
-    own = llm.create_chat_completion(HELLO, max_tokens=18, **arguments)
+    own = served.create_chat_completion(HELLO, max_tokens=18, **arguments)
     assert ask(client, **options).choices[0].message.content == own["choices"][0]["message"]["content"]
     if "top_p" not in options:
-        plain = llm.create_chat_completion(HELLO, max_tokens=18, **without)
+        plain = served.create_chat_completion(HELLO, max_tokens=18, **without)
         assert plain["choices"][0]["message"]["content"] != own["choices"][0]["message"]["content"]
 
 
@@ -247,14 +236,14 @@ def test_json_object_with_schema(client: openai.OpenAI) -> None:
 # --- completions ---------------------------------------------------------------------------------------
 
 
-def test_completion_of_text_a_list_and_token_ids(client: openai.OpenAI, llm: MaskProbeLlama) -> None:
+def test_completion_of_text_a_list_and_token_ids(client: openai.OpenAI, served: MaskProbeLlama) -> None:
     prompt = "The days of the week are Monday,"
-    own = llm.create_completion(prompt, temperature=0.0)
-    for form in (prompt, [prompt], llm.tokenize(prompt)):
-        served = client.completions.create(model=NAME, prompt=form, temperature=0)
-        assert served.choices[0].text == own["choices"][0]["text"]
-        assert served.usage.completion_tokens == 16, "OpenAI's default"
-    assert served.timings["predicted_n"] == 16
+    own = served.create_completion(prompt, temperature=0.0)
+    for form in (prompt, [prompt], served.tokenize(prompt)):
+        answer = client.completions.create(model=NAME, prompt=form, temperature=0)
+        assert answer.choices[0].text == own["choices"][0]["text"]
+        assert answer.usage.completion_tokens == 16, "OpenAI's default"
+    assert answer.timings["predicted_n"] == 16
 
 
 def test_streamed_completion(client: openai.OpenAI) -> None:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from maskprobe import MaskProbeLlama
 from maskprobe.chat import ChatFormats
-from server_fixtures import HELLO, fetch, load_for_server, serving
+from server_fixtures import HELLO, fetch
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 LIMIT = 4 * 2**20
-
-
-@pytest.fixture(scope="module")
-def llm(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    with load_for_server(model_path("Q4_0")) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def url(llm: MaskProbeLlama) -> Iterator[str]:
-    with serving(llm) as url:
-        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -226,11 +213,11 @@ def test_unknown_paths_and_methods(url: str, method: str, path: str, status: int
     ],
 )
 def test_template_that_raises(
-    url: str, llm: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], template: str
+    url: str, served: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], template: str
 ) -> None:
     hostile = ChatFormats("model.gguf", {"tokenizer.chat_template": template}, "<s>", "</s>", None, None)
     with monkeypatch.context() as patch:
-        patch.setattr(llm, "chat_formats", hostile)
+        patch.setattr(served, "chat_formats", hostile)
         reply = fetch(url, CHAT, {"messages": HELLO, "stream": True})
     assert reply.status == 400
     assert "template" in reply.error()["message"]

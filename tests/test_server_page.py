@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from maskprobe import MaskProbeLlama
-from server_fixtures import Gate, fetch, load_for_server, serving, wait_for_metric
+from server_fixtures import Gate, fetch, serving, wait_for_metric
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -23,18 +22,6 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-
-
-@pytest.fixture(scope="module")
-def llm(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    with load_for_server(model_path("Q4_0")) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def url(llm: MaskProbeLlama) -> Iterator[str]:
-    with serving(llm) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +98,9 @@ def test_stop_and_new_chat(page: Page, url: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_conversation_is_sent_whole_and_forgotten_by_new_chat(
-    page: Page, url: str, llm: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
+    page: Page, url: str, served: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = script_model(monkeypatch, llm, "Aye.")
+    sent = script_model(monkeypatch, served, "Aye.")
     page.goto(url)
     for question in ("one", "two"):
         say(page, question)
@@ -128,10 +115,10 @@ def test_conversation_is_sent_whole_and_forgotten_by_new_chat(
 
 
 def test_what_the_model_writes_is_text(
-    page: Page, url: str, llm: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
+    page: Page, url: str, served: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script><b>bold</b>'
-    script_model(monkeypatch, llm, hostile)
+    script_model(monkeypatch, served, hostile)
     page.goto(url)
     say(page, hostile)
     for kind in ("user", "assistant"):
@@ -159,8 +146,8 @@ def test_errors_are_shown_and_the_question_can_be_asked_again(page: Page, url: s
     expect(page.locator(".figures")).to_have_text("stopped")
 
 
-def test_api_key_is_asked_for_once(page: Page, llm: MaskProbeLlama) -> None:
-    with serving(llm, api_key="secret") as url:
+def test_api_key_is_asked_for_once(page: Page, served: MaskProbeLlama) -> None:
+    with serving(served, api_key="secret") as url:
         page.goto(url)
         for key in ("wrong", "secret"):
             page.get_by_role("textbox", name="API key").fill(key)

@@ -17,18 +17,6 @@ KEY = "sésame"  # keys need not be ASCII
 
 
 @pytest.fixture(scope="module")
-def llm(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    with load_for_server(model_path("Q4_0")) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def url(llm: MaskProbeLlama) -> Iterator[str]:
-    with serving(llm) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def locked(model_path: Callable[[str], Path]) -> Iterator[str]:
     with (
         load_for_server(model_path("Q4_0")) as llm,
@@ -82,8 +70,8 @@ def test_named_hosts_only(locked: str) -> None:
     assert fetch(locked, "/health", Host="localhost").status == 400
 
 
-def test_all_hosts_if_asked(llm: MaskProbeLlama) -> None:
-    with serving(llm, allowed_hosts=("*",)) as url:
+def test_all_hosts_if_asked(served: MaskProbeLlama) -> None:
+    with serving(served, allowed_hosts=("*",)) as url:
         assert fetch(url, "/health", Host="anything.example").status == 200
 
 

@@ -114,9 +114,12 @@ def test_a_state_belongs_to_a_model_and_its_settings(tiny_path: Callable[[str], 
     twin = tiny_models.make("llama", tmp_path / "twin.gguf", seed=1)  # differs in its weights alone
     same = tiny_models.make("llama", tmp_path / "same.gguf")
     lora = tiny_models.make_lora(tmp_path / "lora.gguf")
+    directions = {1: np.ones(tiny_models.N_EMBD, np.float32)}
+    vector = tiny_models.make_control_vector(tmp_path / "vector.gguf", directions)
     others: list[tuple[Path, dict[str, object], str | None]] = [
         (twin, {}, "of another model than twin.gguf"),
         (same, {"lora_path": lora}, "another adapter"),
+        (same, {"control_vector": vector}, "another adapter"),
         (same, {"rope_freq_base": 20000.0}, "or rope"),
         (same, {"type_k": 0}, "does not fit this context"),
         (same, {"flash_attn": False}, "does not fit this context"),

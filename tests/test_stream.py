@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
 
+import llama_cpp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskprobe import Generation, MaskProbeLlama, Speculation
+from maskprobe import BusyError, Chunk, Generation, MaskProbeLlama, Speculation
 from maskprobe.text import TextStream
 
 DRAFTING = Speculation(budget=12)
@@ -78,6 +83,57 @@ def test_a_closed_stream_leaves_the_model_usable(llm: MaskProbeLlama, prompts: d
 def test_a_forgotten_stream_leaves_the_model_usable(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
     next(llm.stream(prompts["python"], max_tokens=200))  # dropped at once
     assert answer(llm, prompts["days"], max_tokens=4).tokens
+
+
+def test_a_grammar_is_parsed_once_and_freed(
+    llm: MaskProbeLlama, prompts: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, made, freed = [], [], []
+
+    def note(name: str, calls: list[object]) -> None:
+        function = getattr(llama_cpp, name)
+
+        def noted(*arguments: object) -> object:
+            result = function(*arguments)
+            calls.append(result)
+            return result
+
+        monkeypatch.setattr(llama_cpp, name, noted)
+
+    note("llama_sampler_init_grammar", parsed)
+    note("llama_sampler_chain_init", made)
+    note("llama_sampler_free", freed)
+
+    def ask(grammar: str = 'root ::= "a"+', **options: Any) -> Generator[Chunk, None, None]:
+        return llm.stream(prompts["days"], grammar=grammar, speculate=DRAFTING, **{"max_tokens": 3, **options})
+
+    def counts() -> tuple[int, int, int]:
+        gc.collect()
+        found = len(parsed), len(made), len(freed)
+        for calls in (parsed, made, freed):
+            calls.clear()
+        return found
+
+    assert "".join(chunk.text for chunk in ask()).strip("a") == ""
+    assert counts() == (1, 1, 1)
+    ask()  # never started
+    assert counts() == (1, 1, 1)
+    with closing(ask()) as stream:
+        next(stream)
+        with pytest.raises(BusyError):
+            next(ask())
+        assert counts() == (2, 2, 1)
+    assert counts() == (0, 0, 1)
+    with pytest.raises(ValueError, match="max_tokens"):
+        ask(max_tokens=0)
+    assert counts() == (1, 1, 1)
+    with pytest.raises(ValueError, match="grammar"):
+        ask('root ::= "a', logit_bias={3: 1.0})
+    assert counts() == (1, 1, 1)
+    monkeypatch.setattr(llm.engine, "before_pass", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(ask())
+    assert counts() == (1, 1, 1)
 
 
 def test_text_is_valid_all_the_way(llm: MaskProbeLlama) -> None:

@@ -436,3 +436,12 @@ def make_lora(path: Path, *, rank: int = 2, seed: int = 1) -> Path:
         writer.add_tensor(f"{base}.lora_b", rng.normal(size=(N_EMBD, rank)).astype(np.float32))
     _write(writer)
     return path
+
+
+def make_control_vector(path: Path, directions: dict[int, np.ndarray]) -> Path:
+    """Writes a control vector with directions by layer to `path` and returns `path`."""
+    writer = gguf.GGUFWriter(path, "controlvector")
+    for layer, direction in directions.items():
+        writer.add_tensor(f"direction.{layer}", direction)
+    _write(writer)
+    return path

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import grammars
+from .control_tokens import ControlTokens
 from .errors import ModelError
 
 Handler = Callable[..., Any]
@@ -101,12 +102,19 @@ class ChatModel:
     def __init__(self, llm: Any, extras: dict[str, Any]) -> None:
         self._llm = llm
         self._extras = extras
+        self.stand_ins: dict[int, str] = {}  # in prompts; see control_tokens
         self.verbose = False
         self.metadata = llm.metadata
         self.last: dict[str, Any] = {}
 
     def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        if self.stand_ins:
+            return self._tokenize_text(text.decode("utf-8", "surrogatepass"), add_bos)
         return list(self._llm.tokenize(text, add_bos, special))
+
+    def _tokenize_text(self, prompt: str, add_bos: bool) -> list[int]:
+        controls: ControlTokens = self._llm.control_tokens
+        return controls.tokenize(prompt, self.stand_ins, add_bos=add_bos)
 
     def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
         return str(self._llm.detokenize(tokens, special)).encode()
@@ -125,6 +133,8 @@ class ChatModel:
         # end token's text, which some models lack.
         options.pop("stopping_criteria", None)
         options["stop"] = [stop for stop in options.get("stop") or () if stop]
+        if self.stand_ins and isinstance(prompt, str):
+            prompt = self._tokenize_text(prompt, add_bos=True)
         answer = self._llm.create_completion(prompt, **options, **self._extras)
         if options.get("stream"):
             return self._remembering(answer)
@@ -135,6 +145,38 @@ class ChatModel:
         for part in parts:
             self.last = part
             yield part
+
+
+class _Rendered(BaseException):
+    """Carries a prompt out of a handler, which must not catch it."""
+
+
+class _PromptReader(ChatModel):
+    """Ends a handler at its first prompt."""
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        raise _Rendered(text.decode("utf-8", "surrogatepass"))
+
+    def create_completion(self, prompt: Any, **options: Any) -> Any:
+        raise _Rendered(prompt if isinstance(prompt, str) else "")
+
+
+def with_messages_as_text(handler: Handler, llm: Any) -> Handler:
+    """The handler, for messages in which control tokens are text."""
+
+    def answer(*, llama: ChatModel, messages: list[dict[str, Any]], **options: Any) -> Any:
+        def render(messages: list[dict[str, Any]]) -> str:
+            try:
+                handler(llama=_PromptReader(llm, {}), messages=messages, **(options | {"stream": False}))
+            except _Rendered as rendered:
+                return str(rendered)
+            return ""  # a handler that asks for nothing
+
+        controls: ControlTokens = llm.control_tokens
+        messages, llama.stand_ins = controls.as_text(messages, render)
+        return handler(llama=llama, messages=messages, **options)
+
+    return answer
 
 
 def checked_messages(messages: object) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from .embedded import embedded_model
 from .errors import MaskProbeError, ModelError, RpcError
 from .hub import resolve_model
 from .llama import MaskProbeLlama
-from .model import default_n_threads
+from .loading import default_n_threads
 from .rpc import RpcDevices, checked_servers
 
 _REBUILD = "reinstall llama-cpp-python from source with CMAKE_ARGS="

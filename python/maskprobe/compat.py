@@ -157,6 +157,7 @@ class CompletionMethods:
         *,
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
+        parse_special: bool = False,
     ) -> Any:
         """Answers messages in the model's chat format, which llama-cpp-python renders.
 
@@ -167,6 +168,7 @@ class CompletionMethods:
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's
                 ``{"type": "json_schema", "json_schema": {"schema": ...}}``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
+            parse_special: parse control tokens that messages spell, which are text otherwise.
             stream, model, max_tokens, speculate, cache_prompt: see :meth:`create_completion`; so are all others.
 
         Returns:
@@ -180,7 +182,10 @@ class CompletionMethods:
         _refuse_callbacks(logits_processor=logits_processor)
         checked_flag("stream", stream)
         target = chat.ChatModel(self, {"speculate": speculate, "cache_prompt": cache_prompt})
-        answer = self.chat_formats.handler()(
+        handler = self.chat_formats.handler()
+        if not checked_flag("parse_special", parse_special):
+            handler = chat.with_messages_as_text(handler, self)
+        answer = handler(
             llama=target,
             messages=chat.checked_messages(messages),
             functions=chat.checked_tools(functions, "functions"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .binding import llama_cpp
+from .errors import BindingError
 
 _GPU, _IGPU = 1, 2  # ggml_backend_dev_type
 
@@ -68,4 +69,4 @@ def function(name: str, result: Any, *arguments: Any) -> Any:
             continue
         function.restype, function.argtypes = result, arguments
         return function
-    raise AttributeError(f"ggml has no function {name}")
+    raise BindingError(f"ggml has no function {name}")

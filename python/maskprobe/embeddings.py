@@ -62,11 +62,13 @@ class Embeddings:
 
     def table_mean_and_deviation(self) -> tuple[FloatArray, FloatArray]:
         """The same over the whole table; computed once per model file and cached."""
-
         stored = cache.load_arrays("embeddings", self._path) or {}
         moments = [stored.get(name) for name in ("mean", "deviation")]
         mean, deviation = moments
-        if any(m is None or m.shape != (self.n_embd,) or not np.isfinite(m).all() for m in moments):
+        if not all(
+            m is not None and cache.is_numeric(m) and m.shape == (self.n_embd,) and np.isfinite(m).all()
+            for m in moments
+        ):
             mean, deviation = self.mean_and_deviation(range(self.n_vocab))
             cache.store_arrays("embeddings", self._path, {"mean": mean, "deviation": deviation})
         assert mean is not None, "loaded or computed"

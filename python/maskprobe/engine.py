@@ -15,7 +15,7 @@ import numpy as np
 from . import costs, survey, tuned
 from .binding import address_of, check, ffi, lib, llama_cpp
 from .embeddings import Embeddings, FloatArray
-from .errors import ModelError
+from .errors import ModelError, UnsupportedModelError
 from .model import Model
 from .probe_choice import ProbeChoice
 from .speculation import Speculation
@@ -62,6 +62,29 @@ class Engine:
             self._session = None
         self._embeddings = None
         self.model.close()
+
+    def check_fits(self, speculation: Speculation) -> None:
+        """Checks a speculation against the model and its context.
+
+        Raises:
+            UnsupportedModelError: the model cannot be probed.
+            ValueError: the blocks are too large for the context.
+        """
+        if self.why_plain is not None:
+            raise UnsupportedModelError(f"{self.model.path.name} cannot be probed: {self.why_plain}")
+        n_ubatch = llama_cpp.llama_n_ubatch(self.model.ctx)
+        if speculation.rows() > n_ubatch and speculation.budget != "auto":
+            raise ValueError(
+                f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
+                "use a smaller block or load the model with larger n_batch and n_ubatch"
+            )
+        n_seq_max = llama_cpp.llama_n_seq_max(self.model.ctx)
+        if speculation.leaves() > n_seq_max:
+            raise ValueError(
+                f"a block of {speculation.rows()} rows with masks={speculation.masks} has up to "
+                f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "
+                "load the model with that speculation"
+            )
 
     # --- one generation -------------------------------------------------------------------------------
 
@@ -190,7 +213,7 @@ class Engine:
     def rank_followers(self, tokens: Sequence[int]) -> survey.Followers:
         """What the model ranks highest right after each token alone, by one pass; empties the KV cache."""
         self.reset()
-        return survey.rank_followers(self._session, llama_cpp.llama_vocab_bos(self.model.vocab), tokens)
+        return survey.rank_followers(self._session, self.model.vocab.bos, tokens)
 
     def most_followers(self) -> int:
         """Most tokens that one call of rank_followers takes."""

@@ -1,45 +1,44 @@
 """MaskProbeLlama: a model that generates text, by plain decoding or with probed drafts.
 
-Knows prompts, streams, and how one generation is run and counted. One object does one thing at a time.
+Knows what users may ask for and checks it; loading, tokens, the life of the object and the generation itself have
+modules of their own.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from typing_extensions import Self, Unpack
 
-from . import costs, state, tuned
-from .binding import ffi, llama_cpp
+from . import generation, state, tuned
+from .adapters import ControlVector, Lora
+from .binding import llama_cpp
 from .chat import ChatFormats, Handler
 from .compat import CompletionMethods
+from .control_tokens import ControlTokens
 from .engine import Engine
-from .errors import BusyError, ClosedError, ContextError, ForkError, UnsupportedModelError
+from .generation import Request
 from .hub import download_matching, resolve_model
-from .model import Model, captured_log, default_n_threads
-from .results import Chunk, Counter, FinishReason, Generation, TokenLogprobs
+from .loading import LoadOptions, default_n_threads
+from .logs import captured_log
+from .model import Model
+from .results import Chunk, Generation, TokenLogprobs
 from .rpc import checked_servers
 from .sampling import Sampling, SamplingOptions
-from .speculation import Speculation, checked_flag, checked_integer, checked_number
-from .text import TextStream
+from .speculation import Speculation, checked_flag, checked_integer
+from .tokens import Prompt, TokenMethods
 
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
 # keeps one row of logits per sequence.
 _SEQUENCES = 64
 
 MAX_TOP_LOGPROBS = 100
-
-Prompt = str | Sequence[int]
 
 
 class Options(SamplingOptions, total=False):
@@ -52,7 +51,7 @@ class Options(SamplingOptions, total=False):
     cache_prompt: bool
 
 
-class MaskProbeLlama(CompletionMethods):
+class MaskProbeLlama(CompletionMethods, TokenMethods):
     """A local GGUF model. Parameters are named as in llama-cpp-python.
 
     One object runs one generation at a time and may move between threads; several threads have an object each.
@@ -76,6 +75,8 @@ class MaskProbeLlama(CompletionMethods):
         offload_kqv: keep the KV cache on the GPU.
         rope_freq_base, rope_freq_scale: of the rotary positions, 0 = the model's own.
         lora_path, lora_scale: a LoRA adapter in GGUF form, and how much of it is applied.
+        control_vector, control_vector_scale: a control vector in GGUF form, and how much of it is added.
+        control_vector_layer_range: the first and the last layer that it is added to, None = all.
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         speculation: how generations draft unless they say otherwise.
@@ -115,82 +116,59 @@ class MaskProbeLlama(CompletionMethods):
         rope_freq_scale: float = 0.0,
         lora_path: str | PathLike[str] | None = None,
         lora_scale: float = 1.0,
+        control_vector: str | PathLike[str] | None = None,
+        control_vector_scale: float = 1.0,
+        control_vector_layer_range: tuple[int, int] | None = None,
         chat_format: str | None = None,
         chat_handler: Handler | None = None,
         speculation: Speculation | None = None,
         verbose: bool = False,
     ) -> None:
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._closed = True  # until all is there
-        checked_integer("n_ctx", n_ctx, 0, 2**31 - 1)
-        checked_integer("n_batch", n_batch, 1, 2**31 - 1)
-        checked_integer("n_ubatch", n_ubatch, 1, 2**31 - 1)
-        checked_integer("n_gpu_layers", n_gpu_layers, -1, 2**31 - 1)
-        self.rpc_servers = checked_servers(rpc_servers, n_gpu_layers)
-        n_threads = default_n_threads() if n_threads is None else checked_integer("n_threads", n_threads, 1, 512)
+        super().__init__()
         self.speculation = _checked_speculation(speculation if speculation is not None else Speculation())
         self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
-        model = Model(
-            Path(model_path),
+        threads = default_n_threads() if n_threads is None else n_threads
+        options = LoadOptions(
             n_ctx=n_ctx,
             n_batch=n_batch,
             n_ubatch=n_ubatch,
-            n_threads=n_threads,
-            n_threads_batch=n_threads
-            if n_threads_batch is None
-            else checked_integer("n_threads_batch", n_threads_batch, 1, 512),
+            n_threads=threads,
+            n_threads_batch=threads if n_threads_batch is None else n_threads_batch,
             n_gpu_layers=n_gpu_layers,
-            rpc_servers=self.rpc_servers,
-            split_mode=checked_integer("split_mode", split_mode, 0, 3),
-            main_gpu=checked_integer("main_gpu", main_gpu, 0, 255),
-            tensor_split=[checked_number("tensor_split", share, 0.0) for share in tensor_split or ()],
-            flash_attn=checked_flag("flash_attn", flash_attn),
+            rpc_servers=checked_servers(rpc_servers, n_gpu_layers),
+            split_mode=split_mode,
+            main_gpu=main_gpu,
+            tensor_split=tensor_split or (),
+            flash_attn=flash_attn,
             type_k=type_k,
             type_v=type_v,
-            use_mmap=checked_flag("use_mmap", use_mmap),
-            use_mlock=checked_flag("use_mlock", use_mlock),
-            offload_kqv=checked_flag("offload_kqv", offload_kqv),
-            rope_freq_base=checked_number("rope_freq_base", rope_freq_base, 0.0),
-            rope_freq_scale=checked_number("rope_freq_scale", rope_freq_scale, 0.0),
-            lora=None
-            if lora_path is None
-            else (Path(lora_path), checked_number("lora_scale", lora_scale, -100.0, 100.0)),
-            n_sequences=max(_SEQUENCES, self.speculation.leaves()),
-            verbose=checked_flag("verbose", verbose),
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            offload_kqv=offload_kqv,
+            rope_freq_base=rope_freq_base,
+            rope_freq_scale=rope_freq_scale,
+            lora=None if lora_path is None else Lora(Path(lora_path), lora_scale),
+            control_vector=None
+            if control_vector is None
+            else ControlVector(Path(control_vector), control_vector_scale, control_vector_layer_range),
+            verbose=verbose,
         )
+        model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
         try:
             self.metadata = model.all_metadata()
-            bos, eos = (
-                model.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
-                for token in (llama_cpp.llama_vocab_bos(model.vocab), llama_cpp.llama_vocab_eos(model.vocab))
-            )
-            self._bos = bos
+            bos, eos = (model.vocab.special_text(token) for token in (model.vocab.bos, model.vocab.eos))
             self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
+            self.control_tokens = ControlTokens(model.vocab)
             with captured_log(verbose):
-                self._engine = Engine(model, tuned.setup_key(n_threads, n_gpu_layers, self.rpc_servers))
-                if self.why_plain is None and self.speculation.plans_with_measured_costs():
-                    self._engine.measured_costs()
+                engine = Engine(model, tuned.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers))
+                if engine.why_plain is None and self.speculation.plans_with_measured_costs():
+                    engine.measured_costs()
         except BaseException:
             model.close()
             raise
-        self._model = model
-        self.n_gpu_layers = n_gpu_layers
-        self._verbose = verbose
-        self._closed = False
-        if self.why_plain is not None:
-            warnings.warn(f"{model.path.name} is decoded plainly: {self.why_plain}", RuntimeWarning, stacklevel=2)
-
-    @property
-    def engine(self) -> Engine:
-        """The model's session and what is known of it; for tools that find out more."""
-        self._check_open()
-        return self._engine
-
-    @property
-    def why_plain(self) -> str | None:
-        """Why the model cannot be probed and is decoded plainly, None if it can."""
-        return self._engine.why_plain
+        self._open(engine)
+        if engine.why_plain is not None:
+            warnings.warn(f"{model.path.name} is decoded plainly: {engine.why_plain}", RuntimeWarning, stacklevel=2)
 
     # --- from the hub ---------------------------------------------------------------------------------
 
@@ -249,138 +227,35 @@ class MaskProbeLlama(CompletionMethods):
             download_matching(repo_id, filename, additional_files, local_dir=local_dir, cache_dir=cache_dir), **kwargs
         )
 
-    # --- life -----------------------------------------------------------------------------------------
-
-    def __enter__(self) -> MaskProbeLlama:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and not self._forked() and self._lock.acquire(blocking=False):
-            self._free()
-
-    def close(self) -> None:
-        """Frees the model and its context; closing twice is fine, and does nothing in a fork of the process.
-
-        Raises:
-            BusyError: a generation is running.
-        """
-        if not self._closed and not self._forked():
-            with self._entered():
-                self._free()
-
-    def _free(self) -> None:
-        self._closed = True
-        self._engine.close()
-
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        """Holds the object for one caller."""
-        self._check_process()
-        if not self._lock.acquire(blocking=False):
-            raise BusyError(
-                "this model is already generating; finish or close() that stream first, or use one object per thread"
-            )
-        try:
-            if self._closed:
-                raise ClosedError("this model was closed; load it again")
-            yield
-        finally:
-            self._lock.release()
-
-    # --- tokens ---------------------------------------------------------------------------------------
-
-    def n_ctx(self) -> int:
-        """Context length in tokens."""
-        self._check_open()
-        return int(llama_cpp.llama_n_ctx(self._model.ctx))
+    # --- the model ------------------------------------------------------------------------------------
 
     @property
     def model_path(self) -> Path:
         """The file that was loaded."""
-        return self._model.path
+        return self._engine.model.path
 
-    def token_bos(self) -> int:
-        """The token id of BOS, -1 = the model has none."""
-        self._check_open()
-        return int(llama_cpp.llama_vocab_bos(self._model.vocab))
+    @property
+    def why_plain(self) -> str | None:
+        """Why the model cannot be probed and is decoded plainly, None if it can."""
+        return self._engine.why_plain
 
-    def token_eos(self) -> int:
-        """The token id of EOS, -1 = the model has none."""
-        self._check_open()
-        return int(llama_cpp.llama_vocab_eos(self._model.vocab))
+    @property
+    def n_gpu_layers(self) -> int:
+        """Layers asked for on the GPU."""
+        return self._engine.model.options.n_gpu_layers
 
-    def piece(self, token: int) -> bytes:
-        """The bytes of one token, maybe half a character; control tokens have none."""
-        self._check_open()
-        return self._model.piece(token)
+    @property
+    def rpc_servers(self) -> Sequence[str]:
+        """The RPC servers that take part."""
+        return self._engine.model.options.rpc_servers
 
     def n_threads(self) -> int:
         """Threads of all decoding."""
-        self._check_open()
-        return int(llama_cpp.llama_n_threads(self._model.ctx))
-
-    def n_vocab(self) -> int:
-        """Vocabulary size in tokens."""
-        self._check_open()
-        return self._model.n_vocab
+        return int(llama_cpp.llama_n_threads(self.engine.model.ctx))
 
     def description(self) -> str:
         """Architecture, size and quantization in words, e.g. "llama ?B Q4_0"."""
-        self._check_open()
-        return self._model.description()
-
-    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = True) -> list[int]:
-        """Token ids of a text. add_bos: add BOS and the like where the model asks; special: parse special tokens."""
-        self._check_open()
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-        return self._model.tokenize(data, add_bos, special)
-
-    def detokenize(self, tokens: Sequence[int], special: bool = False) -> str:
-        """The text of token ids. special: show special tokens as text."""
-        self._check_open()
-        return self._model.detokenize(self._checked_ids(tokens), special).decode("utf-8", "replace")
-
-    def has_chat_template(self) -> bool:
-        """Whether the model carries a chat template."""
-        self._check_open()
-        return self._model.chat_template() is not None
-
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The prompt, as token ids, with which the model answers the messages (role and content each).
-
-        Raises:
-            ModelError: the model carries no chat template.
-            ValueError: the template refuses the messages.
-        """
-        self._check_open()
-        text = self.chat_formats.render(messages)
-        return self.tokenize(text, add_bos=not (self._bos and text.startswith(self._bos)))
-
-    def completion_prompt(self, prompt: Prompt, suffix: str | None = None) -> list[int]:
-        """The token ids that a completion of the prompt, in front of a suffix, starts from.
-
-        Raises:
-            ValueError: the model has no fill-in-the-middle tokens, or no BOS to start an empty prompt with.
-        """
-        self._check_open()
-        vocab = self._model.vocab
-        if suffix is not None:
-            names = ("llama_vocab_fim_pre", "llama_vocab_fim_suf", "llama_vocab_fim_mid")
-            before, behind, middle = (getattr(llama_cpp, name)(vocab) for name in names)
-            if min(before, behind, middle) < 0:
-                raise ValueError(f"suffix needs fill-in-the-middle tokens, which {self._model.path.name} has not")
-            if not isinstance(prompt, str) or not isinstance(suffix, str):
-                raise TypeError("with a suffix, prompt and suffix must be text")
-            first, last = (self.tokenize(text, add_bos=False, special=False) for text in (prompt, suffix))
-            return [before, *first, behind, *last, middle]
-        if isinstance(prompt, str) and not prompt and self.token_bos() >= 0:
-            return [self.token_bos()]
-        return self._checked_prompt(prompt)
+        return self.engine.model.description()
 
     def reset(self, *, learned: bool = False) -> None:
         """Forgets the KV cache: the next generation decodes its whole prompt.
@@ -417,36 +292,6 @@ class MaskProbeLlama(CompletionMethods):
         with self._entered():
             return state.load(self._engine, Path(path))
 
-    def _forked(self) -> bool:
-        return os.getpid() != self._pid
-
-    def _check_process(self) -> None:
-        # A fork has the memory, but not llama.cpp's threads and devices.
-        if self._forked():
-            raise ForkError(f"this model was loaded in process {self._pid}; load it anew in each forked process")
-
-    def _check_open(self) -> None:
-        self._check_process()
-        if self._closed:
-            raise ClosedError("this model was closed; load it again")
-
-    def _checked_ids(self, tokens: Sequence[int]) -> list[int]:
-        return [checked_integer("token id", token, 0, self._model.n_vocab - 1) for token in tokens]
-
-    def _checked_prompt(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, (bytes, bytearray)):
-            raise TypeError("the prompt is bytes; decode it to str, or pass token ids")
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else self._checked_ids(prompt)
-        if not ids:
-            raise ValueError("the prompt is empty; give at least one token")
-        n_ctx = self.n_ctx()
-        if len(ids) >= n_ctx:
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens, but n_ctx={n_ctx} must also hold the answer; "
-                "shorten it or load the model with a larger n_ctx"
-            )
-        return ids
-
     # --- generation -----------------------------------------------------------------------------------
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
@@ -475,7 +320,7 @@ class MaskProbeLlama(CompletionMethods):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Generates a completion, one chunk per committed token.
 
         Every token is the model's own choice for its prefix: one draw of the sampler chain per token, in
@@ -501,113 +346,43 @@ class MaskProbeLlama(CompletionMethods):
             BusyError, ClosedError: the object is in use or closed.
             DecodeError: llama.cpp failed; the object stays usable.
         """
-        self._check_open()
+        model = self.engine.model
         if sampling.get("seed") is None:
             sampling["seed"] = self._seed
         sampler = Sampling(**sampling)
-        sampler.check_for(self._model.vocab)
+        chain = sampler.chain(model.vocab)
         limit = 2**31 - 1 if max_tokens is None else checked_integer("max_tokens", max_tokens, 1, 2**31 - 1)
         if logprobs is not None:
             checked_integer("logprobs", logprobs, 0, MAX_TOP_LOGPROBS)
-        checked_flag("cache_prompt", cache_prompt)
-        stops = _checked_stops(stop)
-        ids = self._checked_prompt(prompt)
-        speculation = self._chosen_speculation(speculate)
-        return self._run(ids, sampler, speculation, limit, TextStream(stops), logprobs, cache_prompt)
+        assert sampler.seed is not None, "resolved by Sampling"
+        request = Request(
+            chain=chain,
+            seed=sampler.seed,
+            max_tokens=limit,
+            n_top=logprobs,
+            cache_prompt=checked_flag("cache_prompt", cache_prompt),
+            stop=_checked_stops(stop),
+            prompt=self._checked_prompt(prompt),
+            speculation=self._chosen_speculation(speculate),
+        )
+        return self._run(request)
 
     def _chosen_speculation(self, speculate: bool | Speculation | None) -> Speculation | None:
         """The speculation of one generation, None for plain decoding."""
         if speculate is False or (speculate is None and self.why_plain is not None):
             return None
-        speculation = self.speculation if speculate is None or speculate is True else _checked_speculation(speculate)
-        if self.why_plain is not None:
-            raise UnsupportedModelError(f"{self._model.path.name} cannot be probed: {self.why_plain}")
-        n_ubatch = llama_cpp.llama_n_ubatch(self._model.ctx)
-        if speculation.rows() > n_ubatch and speculation.budget != "auto":
-            raise ValueError(
-                f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
-                "use a smaller block or load the model with larger n_batch and n_ubatch"
-            )
-        n_seq_max = llama_cpp.llama_n_seq_max(self._model.ctx)
-        if speculation.leaves() > n_seq_max:
-            raise ValueError(
-                f"a block of {speculation.rows()} rows with masks={speculation.masks} has up to "
-                f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "
-                "load the model with that speculation"
-            )
-        return speculation
+        chosen = self.speculation if speculate is None or speculate is True else _checked_speculation(speculate)
+        self._engine.check_fits(chosen)
+        return chosen
 
-    def _run(
-        self,
-        prompt: list[int],
-        sampling: Sampling,
-        speculation: Speculation | None,
-        max_tokens: int,
-        text: TextStream,
-        n_top: int | None,
-        cache_prompt: bool,
-    ) -> Iterator[Chunk]:
-        """The prompt loop. Time that the consumer spends between two chunks is not counted."""
-        with self._entered(), sampling.chain(self._model.vocab) as chain:
-            counter = Counter()
-            clock = time.perf_counter()
-            assert sampling.seed is not None, "resolved by Sampling"
-            self._engine.report_logprobs(n_top)
-            begun = self._engine.begin(
-                prompt, chain, speculation, max_tokens, seed=sampling.seed, cache_prompt=cache_prompt
-            )
-            counter.prompt_n, counter.cache_n = len(prompt) - begun.n_reused, begun.n_reused
-            counter.probe = begun.probe
-            c_pass = ffi.new("mp_pass *")
-            while c_pass.n_tokens == 0:
-                self._engine.prefill(c_pass)
-            now = time.perf_counter()
-            counter.prompt_ms = 1e3 * (now - clock)
-            clock = now
-
-            n_left = min(max_tokens, self.n_ctx() - len(prompt))
-            reason: FinishReason | None = None
-            while reason is None:
-                n_left -= c_pass.n_tokens
-                n_accepted = c_pass.n_accepted
-                for i, token in enumerate(ffi.unpack(c_pass.tokens, c_pass.n_tokens)):
-                    counter.predicted_n += 1
-                    if c_pass.end and i == c_pass.n_tokens - 1:
-                        reason = "stop"
-                        break
-                    piece = text.push(self._model.piece(token))
-                    counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-                    if text.stopped and i < n_accepted:
-                        counter.accepted[-1] = i  # the pass's last token is its own choice, what follows is not used
-                    drafted = i < n_accepted and not text.stopped
-                    yield Chunk(piece, [token], drafted, logprobs=None if n_top is None else _logprobs(c_pass, i))
-                    clock = time.perf_counter()
-                    if text.stopped:
-                        reason = "stop"
-                        break
-                if reason is None and n_left <= 0:
-                    reason = "length"
-                if reason is None:
-                    self._check_process()
-                    self._engine.step(c_pass)
-                    counter.accepted.append(c_pass.n_accepted)
-            totals = self._engine.totals()
-            if speculation is not None and speculation.probe_is("auto"):
-                self._engine.probe_choice().add(begun.probe, totals.n_probed, totals.probe_logp)
-            if begun.curve is not None:
-                counter.choice = costs.describe(begun.curve, c_pass.price)
-            rest = text.finish()
-            counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-            stats = counter.stats(totals)
-            if self._verbose:
-                print(f"maskprobe: {stats}; {stats.choice or 'fixed rows'}", file=sys.stderr)
-            yield Chunk(rest, finish_reason=reason, stats=stats)
-
-
-def _logprobs(c_pass: Any, i: int) -> TokenLogprobs:
-    """Of the pass's token i."""
-    first, last = i * c_pass.n_top, (i + 1) * c_pass.n_top
-    return TokenLogprobs(c_pass.logp[i], [(c_pass.top[j], c_pass.top_logp[j]) for j in range(first, last)])
+    def _run(self, request: Request) -> Generator[Chunk, None, None]:
+        verbose = self._engine.model.options.verbose
+        with self._entered(), closing(generation.run(self._engine, request)) as chunks:
+            for chunk in chunks:
+                if verbose and chunk.stats is not None:
+                    print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)
+                yield chunk
+                self._check_process()  # who goes on may be a fork
 
 
 def _checked_stops(stop: object) -> list[str]:

@@ -72,9 +72,9 @@ def _is_score(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and isinstance(value[0], int)
-        and isinstance(value[1], (int, float))
-        and value[0] >= 0
+        and type(value[0]) is int
+        and 0 <= value[0] < 2**63
+        and isinstance(value[1], float)
         and np.isfinite(value[1])
     )
 

@@ -8,15 +8,38 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from . import grammars
 from .binding import llama_cpp
-from .model import captured_log
+from .logs import captured_log
 from .speculation import checked_integer, checked_number
+from .vocabulary import Vocabulary
 
 _MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
+
+
+class Chain:
+    """A llama_sampler chain, freed by :meth:`close` or with the object, also after the model.
+
+    Without samplers it has no handle.
+    """
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def add(self, sampler: Any) -> None:
+        """Takes a sampler over as the last one."""
+        if self.handle is None:
+            self.handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        llama_cpp.llama_sampler_chain_add(self.handle, sampler)
+
+    def close(self) -> None:
+        if self.handle is not None:
+            llama_cpp.llama_sampler_free(self.handle)
+            self.handle = None
+
+    __del__ = close
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -90,45 +113,38 @@ class Sampling:
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
         object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
 
-    def check_for(self, vocab: Any) -> None:
-        """Raises ValueError for what does not fit a model's vocabulary: biased tokens, the grammar."""
-        n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
+    def chain(self, vocab: Vocabulary) -> Chain:
+        """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
+
+        Raises:
+            ValueError: the vocabulary lacks a biased token, or the grammar cannot be read.
+        """
         for token in self.logit_bias or ():
-            if not 0 <= int(token) < n_vocab:
-                raise ValueError(f"logit_bias names token {token}, but the vocabulary has {n_vocab} tokens")
-        if self.grammar is not None:
-            llama_cpp.llama_sampler_free(self._grammar_sampler(vocab))
+            if not 0 <= int(token) < vocab.n_tokens:
+                raise ValueError(f"logit_bias names token {token}, but the vocabulary has {vocab.n_tokens} tokens")
+        chain = Chain()
+        for sampler in self._samplers(vocab):
+            chain.add(sampler)
+        return chain
 
-    @contextmanager
-    def chain(self, vocab: Any) -> Iterator[Any]:
-        """A fresh llama_sampler chain, freed at exit; None for the largest logit, which needs none."""
-        if self.temperature == 0.0 and self.logit_bias is None and self.grammar is None and not self._penalizes():
-            yield None
+    def _samplers(self, vocab: Vocabulary) -> Iterator[Any]:
+        greedy = self.temperature == 0.0
+        if greedy and self.logit_bias is None and self.grammar is None and not self._penalizes():
             return
-        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        try:
-            for sampler in self._samplers(vocab):
-                llama_cpp.llama_sampler_chain_add(chain, sampler)
-            yield chain
-        finally:
-            llama_cpp.llama_sampler_free(chain)
-
-    def _samplers(self, vocab: Any) -> Iterator[Any]:
-        n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
         if self.logit_bias:
             biases = [llama_cpp.llama_logit_bias(int(token), bias) for token, bias in self.logit_bias.items()]
             array = (llama_cpp.llama_logit_bias * len(biases))(*biases)
-            yield llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), array)
+            yield llama_cpp.llama_sampler_init_logit_bias(vocab.n_tokens, len(biases), array)
         if self._penalizes():
             penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
-            yield llama_cpp.llama_sampler_init_penalties(n_vocab, self.penalty_last_n, *penalties)
+            yield llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, self.penalty_last_n, *penalties)
         if self.grammar is not None:
             yield self._grammar_sampler(vocab)
-        if self.temperature == 0.0:
+        if greedy:
             yield llama_cpp.llama_sampler_init_greedy()
         elif self.mirostat_mode == 1:
             yield llama_cpp.llama_sampler_init_mirostat(
-                n_vocab, self.seed, self.mirostat_tau, self.mirostat_eta, _MIROSTAT_M
+                vocab.n_tokens, self.seed, self.mirostat_tau, self.mirostat_eta, _MIROSTAT_M
             )
         elif self.mirostat_mode == 2:
             yield llama_cpp.llama_sampler_init_mirostat_v2(self.seed, self.mirostat_tau, self.mirostat_eta)
@@ -144,9 +160,9 @@ class Sampling:
         neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
         return not neutral and self.penalty_last_n > 0
 
-    def _grammar_sampler(self, vocab: Any) -> Any:
+    def _grammar_sampler(self, vocab: Vocabulary) -> Any:
         with captured_log(False) as errors:
-            sampler = llama_cpp.llama_sampler_init_grammar(vocab, str(self.grammar).encode(), b"root")
+            sampler = llama_cpp.llama_sampler_init_grammar(vocab.handle, str(self.grammar).encode(), b"root")
         if not sampler:
             why = "; ".join(line for line in errors if line) or "llama.cpp gives no reason"
             raise ValueError(f"the grammar cannot be used: {why}; it must be GBNF with a rule named root")

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from .binding import llama_cpp
 from .engine import Engine
 from .errors import StateError
-from .model import Model, captured_log
+from .logs import captured_log, reason
+from .model import Model
 from .splits import split_paths
 
 _SEQUENCE = 0  # in every committed cell, see native/src/session.h
@@ -64,8 +65,7 @@ def load(engine: Engine, path: Path) -> int:
     try:
         with captured_log(verbose=False) as errors:
             if not llama_cpp.llama_state_seq_set_data(ctx, _bytes_of(state), state.size, _SEQUENCE):
-                reason = errors[-1] if errors else "no reason given"
-                raise StateError(f"the state in {path} does not fit this context: {reason}")
+                raise StateError(f"the state in {path} does not fit this context: {reason(errors)}")
         last = llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(ctx), _SEQUENCE)
         if last + 1 != len(tokens):
             raise StateError(f"the state in {path} holds {last + 1} positions for {len(tokens)} tokens")
@@ -101,8 +101,13 @@ def _read(path: Path, model: Model) -> tuple[list[int], npt.NDArray[np.uint8]]:
 
 def _setup(model: Model) -> str:
     """Names what the values in a KV cache depend on, wherever the files lie; llama.cpp checks types and sizes."""
-    adapter = None if model.adapter is None else (_fingerprint(model.adapter[0]), model.adapter[1])
-    return repr((_fingerprint(model.path), adapter, model.rope))
+    options = model.options
+    lora, vector = options.lora, options.control_vector
+    adapter = None if lora is None else (_fingerprint(lora.path), float(lora.scale))
+    parts: list[object] = [_fingerprint(model.path), adapter, (options.rope_freq_base, options.rope_freq_scale)]
+    if vector is not None:
+        parts.append((_fingerprint(vector.path), float(vector.scale), vector.layers and tuple(vector.layers)))
+    return repr(tuple(parts))
 
 
 def _fingerprint(path: Path) -> str:

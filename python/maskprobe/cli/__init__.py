@@ -11,7 +11,7 @@ import typer
 
 from ..errors import MaskProbeError
 from .app import app
-from .options import notes
+from .options import note, warn
 
 COMMANDS = ("generate", "chat", "serve", "models", "info", "doctor", "bench", "tune")
 
@@ -27,13 +27,13 @@ def main() -> None:
     """Entry point: errors of the package become one line and exit code 1, Ctrl-C exit code 130."""
     # Asked to end, Python unwinds as it does for Ctrl-C: child processes are stopped, files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:
         if broken is not None:
             raise broken
         app(standalone_mode=False)
     except (MaskProbeError, ValueError, TypeError) as error:
-        notes.print(f"maskprobe: {error}", style="red", soft_wrap=True, markup=False)
+        note(f"maskprobe: {error}", style="red")
         sys.exit(1)
     except typer.Abort:
         sys.exit(130)
@@ -44,7 +44,3 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    notes.print(f"maskprobe: {message}", style="yellow", soft_wrap=True, markup=False)

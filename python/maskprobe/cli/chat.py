@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +15,13 @@ from typing import Annotated
 import typer
 
 from ..errors import ContextError, MaskProbeError, ModelError
+from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from ..results import Stats
 from .app import app
 from .chat_input import piped_messages, typed_messages
-from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption
+from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, note, warn
 from .sampling import (
     MinPOption,
     PlainOption,
@@ -31,8 +32,9 @@ from .sampling import (
     TemperatureOption,
     TopKOption,
     TopPOption,
+    answer_options,
 )
-from .terminal import loaded, note, pipes, warn, write
+from .terminal import pipes, write
 
 HELP = """\
 /reset         begin a new conversation; the system message stays
@@ -46,6 +48,7 @@ A message goes on in the next line after Alt+Enter or a \\ at its end. Ctrl-C st
 
 @app.command()
 def chat(
+    ctx: typer.Context,
     model: ModelOption = None,
     system: SystemOption = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens per answer.")] = 1024,
@@ -64,20 +67,19 @@ def chat(
     rpc: RpcOption = None,
 ) -> None:
     """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
-    options: Options = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repeat_penalty": repeat_penalty,
-        "seed": seed,
-        "stop": stop or [],
-        "speculate": False if plain else None,
-    }
+    options = answer_options(ctx)
     settings = parse_speculation(speculation)
-    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers, "rpc_servers": rpc}
-    with pipes(), loaded(model, speculation=settings, **machine) as llm:
+    with (
+        pipes(),
+        MaskProbeLlama(
+            resolve_model(model),
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_gpu_layers=n_gpu_layers,
+            rpc_servers=rpc,
+            speculation=settings,
+        ) as llm,
+    ):
         name = llm.model_path.name
         if not llm.has_chat_template():
             raise ModelError(
@@ -107,7 +109,7 @@ class Conversation:
         """All messages, as chat templates take them."""
         return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
 
-    def answer(self, text: str) -> Iterator[str]:
+    def answer(self, text: str) -> Generator[str, None, None]:
         """Streams the answer to a message. What has come when it stops, for whatever reason, is kept.
 
         Raises:
@@ -117,7 +119,7 @@ class Conversation:
         ids = self._llm.apply_chat_template([*self.messages, question])
         pieces: list[str] = []
         try:
-            with closing(self._llm.stream(ids, **self._options)) as stream:  # type: ignore[type-var]
+            with closing(self._llm.stream(ids, **self._options)) as stream:
                 for chunk in stream:
                     pieces.append(chunk.text)
                     yield chunk.text
@@ -157,7 +159,7 @@ def _talk(conversation: Conversation, lines: Iterable[str], *, interactive: bool
 def _reply(conversation: Conversation, text: str) -> None:
     """One answer and its line of figures, or the line that says why there is none."""
     try:
-        with closing(conversation.answer(text)) as pieces:  # type: ignore[type-var]
+        with closing(conversation.answer(text)) as pieces:
             for piece in pieces:
                 write(piece)
     except ContextError:

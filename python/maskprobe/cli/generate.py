@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
+from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from .app import app
-from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption
+from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, note
 from .sampling import (
     MinPOption,
     PlainOption,
@@ -25,8 +26,9 @@ from .sampling import (
     TemperatureOption,
     TopKOption,
     TopPOption,
+    answer_options,
 )
-from .terminal import loaded, note, pipes, write
+from .terminal import pipes, write
 
 
 @app.command()
@@ -61,22 +63,23 @@ def generate(
     settings = parse_speculation(speculation)
     if raw and system is not None:
         raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
-    machine = {"n_ctx": n_ctx, "n_threads": n_threads, "n_gpu_layers": n_gpu_layers, "rpc_servers": rpc}
-    with pipes(), loaded(model, speculation=settings, **machine) as llm:
+    with (
+        pipes(),
+        MaskProbeLlama(
+            resolve_model(model),
+            n_ctx=n_ctx,
+            n_threads=n_threads,
+            n_gpu_layers=n_gpu_layers,
+            rpc_servers=rpc,
+            speculation=settings,
+        ) as llm,
+    ):
         ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
-        options: Options = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repeat_penalty": repeat_penalty,
-            "seed": seed if seed is not None else secrets.randbits(31),  # one for both runs of --compare
-            "stop": stop or [],
-            "speculate": False if plain else None,
-        }
+        options = answer_options(ctx)
+        if seed is None:
+            options["seed"] = secrets.randbits(31)  # one for both runs of --compare
         pieces = []
-        with closing(llm.stream(ids, **options)) as stream:  # type: ignore[type-var]
+        with closing(llm.stream(ids, **options)) as stream:
             for chunk in stream:
                 pieces.append(chunk.text)
                 if not as_json:

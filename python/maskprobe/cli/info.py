@@ -16,7 +16,7 @@ from ..llama import MaskProbeLlama
 from ..splits import split_paths
 from .app import app
 from .options import GpuOption, ModelArgument, RpcOption, ThreadsOption, tables
-from .terminal import pipes, warnings_as_notes, write
+from .terminal import pipes, write
 
 _N_CTX = 512  # nothing here depends on it
 _CHANCES = (0.6, 0.8, 0.95)
@@ -31,8 +31,7 @@ def info(
     rpc: RpcOption = None,
 ) -> None:
     """Show what a model is, whether it can be probed, and what rows cost on this machine."""
-    with warnings_as_notes():
-        path = resolve_model(model)
+    path = resolve_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so
         llm = MaskProbeLlama(path, n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc)

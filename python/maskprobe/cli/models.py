@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import catalog, hub
-from ..model import check_file
+from ..preflight import check_file
 from .app import app
 from .options import tables
-from .terminal import warnings_as_notes
 
 
 @app.command()
@@ -37,8 +36,7 @@ def download(
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Look into the cache alone.")] = False,
 ) -> None:
     """Have a model on this machine and print its path."""
-    with warnings_as_notes():
-        path = hub.resolve_model(model, revision=revision, local_files_only=local_files_only)
+    path = hub.resolve_model(model, revision=revision, local_files_only=local_files_only)
     check_file(path)
     print(path)
 

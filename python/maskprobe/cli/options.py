@@ -33,6 +33,16 @@ SpeculationOption = Annotated[str, typer.Option(help=SPECULATION_HELP)]
 notes = Console(stderr=True, highlight=False)
 
 
+def note(line: str, style: str = "dim") -> None:
+    """A line that is not the model's."""
+    notes.print(line, style=style, soft_wrap=True, markup=False)
+
+
+def warn(line: str) -> None:
+    """A line that says what is not as it should be."""
+    note(f"maskprobe: {line}", style="yellow")
+
+
 def tables() -> Console:
     """A console for tables; in a pipe there is no width to fit."""
     return Console() if sys.stdout.isatty() else Console(width=160)

@@ -196,6 +196,7 @@ class ChatRequest(Request):
     """A body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    parse_special: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=-1, le=_INT)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None

@@ -1,0 +1,108 @@
+"""What changes a loaded model without changing its file: LoRA adapters and control vectors, both GGUF files."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .binding import llama_cpp
+from .errors import ModelError
+from .gguf import opened
+from .logs import reason
+from .preflight import check_file
+from .speculation import checked_integer, checked_number
+
+_F32 = 0  # ggml_type
+_DIRECTION = re.compile(r"direction\.([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA adapter, and how much of it is applied."""
+
+    path: Path
+    scale: float
+
+    def __post_init__(self) -> None:
+        checked_number("lora_scale", self.scale, -100.0, 100.0)
+
+    def apply(self, model: Any, ctx: Any, errors: list[str]) -> None:
+        """Has the context use the adapter.
+
+        Raises:
+            ModelError: the file is missing, or llama.cpp refuses it.
+        """
+        check_file(self.path)
+        # Freed with the model.
+        adapter = llama_cpp.llama_adapter_lora_init(model, str(self.path).encode())
+        if not adapter:
+            raise ModelError(f"llama.cpp cannot use the LoRA adapter {self.path}: {reason(errors)}")
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
+        if llama_cpp.llama_set_adapters_lora(ctx, adapters, 1, (ctypes.c_float * 1)(self.scale)):
+            raise ModelError(f"llama.cpp cannot apply the LoRA adapter {self.path}: {reason(errors)}")
+
+
+@dataclass(frozen=True)
+class ControlVector:
+    """Directions that are added to what layers put out, times a scale."""
+
+    path: Path
+    scale: float
+    layers: Sequence[int] | None  # the first and the last, from 1; None = all
+
+    def __post_init__(self) -> None:
+        checked_number("control_vector_scale", self.scale, -1e6, 1e6)
+        if self.layers is not None:
+            if isinstance(self.layers, str) or not isinstance(self.layers, Sequence) or len(self.layers) != 2:
+                raise TypeError(f"control_vector_layer_range must be the first and the last layer, got {self.layers!r}")
+            first, last = (checked_integer("control_vector_layer_range", layer, 1, 2**31 - 1) for layer in self.layers)
+            if first > last:
+                raise ValueError(f"control_vector_layer_range begins at layer {first}, after its end {last}")
+
+    def apply(self, model: Any, ctx: Any, errors: list[str]) -> None:
+        """Has the context add the vector.
+
+        Raises:
+            ModelError: the file is missing or of another model, or llama.cpp refuses it.
+            ValueError: the model has fewer layers than the range.
+        """
+        n_layer, n_embd = llama_cpp.llama_model_n_layer(model), llama_cpp.llama_model_n_embd(model)
+        first, last = self.layers if self.layers is not None else (1, n_layer)
+        if last > n_layer:
+            raise ValueError(f"control_vector_layer_range ends at layer {last}, but the model has {n_layer} layers")
+        data = self._read(n_layer, n_embd) * np.float32(self.scale)
+        pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        if llama_cpp.llama_set_adapter_cvec(ctx, pointer, data.size, n_embd, first, last):
+            raise ModelError(f"llama.cpp cannot apply the control vector {self.path}: {reason(errors)}")
+
+    def _read(self, n_layer: int, n_embd: int) -> npt.NDArray[np.float32]:
+        """The directions, zero where the file has none, [n_layer, n_embd]. llama.cpp adds none in the last layer."""
+        check_file(self.path)
+        directions = np.zeros((n_layer, n_embd), np.float32)
+        with opened(self.path) as header:
+            tensors = [] if header is None else list(header.tensors())
+        if not tensors:
+            raise ModelError(f"{self.path} is no control vector: it has no tensors direction.1, direction.2, ...")
+        for tensor in tensors:
+            match = _DIRECTION.fullmatch(tensor.name)
+            if match is None or tensor.type != _F32:
+                raise ModelError(
+                    f"{self.path} is no control vector: its tensor {tensor.name} is no direction.N of F32 values"
+                )
+            if int(match[1]) > n_layer or tensor.shape != (n_embd,):
+                raise ModelError(
+                    f"the control vector {self.path} is of another model: {tensor.name} has the shape "
+                    f"{list(tensor.shape)}, the model has {n_layer} layers of {n_embd} dimensions"
+                )
+            values = np.fromfile(self.path, "<f4", n_embd, offset=tensor.offset)
+            if len(values) != n_embd or not np.isfinite(values).all():
+                raise ModelError(f"the control vector {self.path} is damaged: {tensor.name} is cut or no number")
+            directions[int(match[1]) - 1] = values
+        return directions
