@@ -1,9 +1,10 @@
-"""The order in which a suite runs its settings."""
+"""The order in which a suite starts and runs its settings."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,9 @@ from maskprobe.results import Generation, Stats
 class Recorder:
     """Answers anything, and notes that it was asked."""
 
-    def __init__(self, name: str, asked: list[str], fails: bool = False) -> None:
-        self.name, self.asked, self.fails = name, asked, fails
+    def __init__(self, name: str, asked: list[str], life: list[str], fails: bool = False) -> None:
+        self.name, self.asked, self.life, self.fails = name, asked, life, fails
+        life.append(name)
 
     def generate(self, prompt: Sequence[int], max_tokens: int, **options: Any) -> Generation:
         self.asked.append(self.name)
@@ -32,24 +34,30 @@ class Recorder:
         return Usage(0.0, 0.0)
 
     def close(self) -> None:
-        self.asked.append("closed")
+        self.life.append(f"-{self.name}")
 
 
-def run(names: Sequence[str], n_prompts: int, fails: str = "") -> tuple[list[str], Results]:
+def run(
+    names: Sequence[str], n_prompts: int, fails: str = "", per_round: int | None = None
+) -> tuple[list[str], Results, list[str]]:
+    """Who was asked, the results, and who was started and closed."""
     asked: list[str] = []
+    life: list[str] = []
     results = Results({})
     cases = [(Case(i, "qa", ""), [1]) for i in range(n_prompts)]
-    llm: Any = Recorder("plain", asked)
-    stock: dict[str, Callable[[], Any]] = {name: partial(Recorder, name, asked, name == fails) for name in names}
+    stock: dict[str, Callable[[], Any]] = {name: partial(Recorder, name, asked, life, name == fails) for name in names}
+
+    def load() -> Any:
+        return closing(Recorder("plain", asked, life))
+
     console = Console(file=io.StringIO())
-    runs.run(llm, cases, {}, stock, results, plain=True, max_tokens=2, console=console)
-    assert [name for name in asked if name == "closed"] == ["closed"] * len(names)
-    return [name for name in asked if name != "closed"], results
+    runs.run(load, cases, {}, stock, results, plain=True, max_tokens=2, console=console, per_round=per_round)
+    return asked, results, life
 
 
 def test_everyone_runs_after_everyone() -> None:
     # Who runs right after a certain other may be slower for it, so no order is kept.
-    asked, results = run(("a", "b"), 60)
+    asked, results, life = run(("a", "b"), 60)
     assert {name: asked.count(name) for name in ("plain", "a", "b")} == {"plain": 60, "a": 60, "b": 60}
     turns = [asked[i : i + 3] for i in range(0, len(asked), 3)]
     orders = {tuple(turn) for turn in turns}
@@ -57,11 +65,26 @@ def test_everyone_runs_after_everyone() -> None:
     assert [run.setting for run in results.runs[:3]] == ["plain", "a", "b"]  # results are in one order all the same
     assert all(run.equal_to_plain for run in results.runs)
     assert run(("a", "b"), 60)[0] == asked  # and a suite can be repeated
+    assert sorted(life) == ["-a", "-b", "-plain", "a", "b", "plain"]
+
+
+def test_rounds_start_anew_in_any_order() -> None:
+    # Who was started later may be faster for it.
+    asked, results, life = run(("a", "b"), 100, per_round=3)
+    assert len(asked) == len(results.runs) == 300
+    rounds = [life[i : i + 6] for i in range(0, len(life), 6)]
+    assert len(rounds) == 34
+    assert len({tuple(part[:3]) for part in rounds}) == 6
+    for part in rounds:
+        assert part[3:] == [f"-{name}" for name in reversed(part[:3])]
 
 
 def test_a_mode_that_crashes_leaves_the_others() -> None:
-    asked, results = run(("a", "b"), 10, fails="a")
+    asked, results, _ = run(("a", "b"), 10, fails="a")
     assert asked.count("a") == 1
     assert asked.count("b") == asked.count("plain") == 10
     assert results.failed == {"a": "crashed"}
     assert results.settings() == ["plain", "b"]
+    _, results, life = run(("a", "b"), 10, fails="a", per_round=2)
+    assert (life.count("a"), life.count("b")) == (1, 5)  # it is not tried again
+    assert results.failed == {"a": "crashed"}

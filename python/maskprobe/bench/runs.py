@@ -8,14 +8,14 @@ import platform
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from .. import __version__
 from ..binding import llama_cpp
@@ -89,7 +89,7 @@ def _remote(llm: MaskProbeLlama) -> list[str]:
 
 
 def run(
-    llm: MaskProbeLlama,
+    load: Callable[[], AbstractContextManager[MaskProbeLlama]],
     cases: Sequence[tuple[Case, list[int]]],
     settings: Mapping[str, Speculation],
     stock: Mapping[str, Callable[[], Opponent]],
@@ -99,61 +99,95 @@ def run(
     max_tokens: int,
     console: Console,
     temperature: float = 0.0,
+    per_round: int | None = None,
 ) -> None:
     """Generations for every prompt that the results lack, under every setting and by every stock mode.
 
     Stock modes are greedy, so they fit temperature 0 only.
+
+    Args:
+        per_round: after so many prompts the model is loaded and stock modes are started anew; None = never.
     """
-    # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
-    # drafted from what another setting has just seen of it.
-    shared = sum(speculation.is_mixed() for speculation in settings.values()) > 1
     modes: dict[str, bool | Speculation] = {PLAIN: False} if plain else {}
     modes |= settings
     done = results.finished()
     left = [(case, ids) for case, ids in cases if case.question_id not in done]
-    with ExitStack() as stack:
-        opponents = _start(stack, stock, results)
-        for case, ids in track(left, "prompts", console=console, transient=True):
-            finished: list[tuple[str, Generation, _Spent]] = []
-            # What ran just before can slow what comes next by some percent, so nobody keeps a place.
-            names = [*modes, *opponents]
-            for name in random.Random(case.question_id).sample(names, len(names)):
-                if name in opponents:
-                    clock = _Clock(opponents[name].usage)
-                    try:
-                        out = opponents[name].generate(ids, max_tokens)
-                    except OpponentError as error:
-                        results.fail(name, str(error))  # the others go on
-                        del opponents[name]
-                        continue
-                else:
-                    if shared:
-                        llm.reset(learned=True)
-                    clock = _Clock(partial(usage_of, os.getpid()))
-                    out = llm.generate(
-                        ids,
-                        max_tokens=max_tokens,
-                        temperature=temperature,
-                        seed=1,
-                        speculate=modes[name],
-                        cache_prompt=False,
-                    )
-                finished.append((name, out, clock.read()))
-            reference = next((out for name, out, _ in finished if name == PLAIN), None)
-            finished.sort(key=lambda run: names.index(run[0]))
-            results.add([_describe(case, name, out, reference, spent) for name, out, spent in finished])
+    per_round = per_round or len(left) or 1
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("prompts", total=len(left))
+        for first in range(0, len(left), per_round):
+            part = left[first : first + per_round]
+            with ExitStack() as stack:
+                llm, opponents = _start(stack, load, stock, results, seed=part[0][0].question_id)
+                for case, ids in part:
+                    results.add(_answers(llm, modes, opponents, case, ids, results, max_tokens, temperature))
+                    progress.advance(task)
 
 
-def _start(stack: ExitStack, stock: Mapping[str, Callable[[], Opponent]], results: Results) -> dict[str, Opponent]:
+def _start(
+    stack: ExitStack,
+    load: Callable[[], AbstractContextManager[MaskProbeLlama]],
+    stock: Mapping[str, Callable[[], Opponent]],
+    results: Results,
+    seed: int | str,
+) -> tuple[MaskProbeLlama, dict[str, Opponent]]:
+    # Of processes that run the same code, those that were started later can be faster by some percent.
     opponents: dict[str, Opponent] = {}
-    for name, start in stock.items():
+    names: list[str | None] = [None, *(name for name in stock if name not in results.failed)]
+    for name in random.Random(seed).sample(names, len(names)):
+        if name is None:
+            llm = stack.enter_context(load())
+            continue
         try:
-            opponents[name] = start()
+            opponents[name] = stock[name]()
         except OpponentError as error:
             results.fail(name, str(error))
         else:
             stack.callback(opponents[name].close)
-    return opponents
+    return llm, {name: opponents[name] for name in stock if name in opponents}
+
+
+def _answers(
+    llm: MaskProbeLlama,
+    modes: Mapping[str, bool | Speculation],
+    opponents: dict[str, Opponent],
+    case: Case,
+    ids: list[int],
+    results: Results,
+    max_tokens: int,
+    temperature: float,
+) -> list[Run]:
+    """One prompt's runs; opponents that fail are dropped."""
+    # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
+    # drafted from what another setting has just seen of it.
+    shared = sum(isinstance(mode, Speculation) and mode.is_mixed() for mode in modes.values()) > 1
+    finished: dict[str, tuple[Generation, _Spent]] = {}
+    names = [*modes, *opponents]
+    # What ran just before can slow what comes next, so nobody keeps a place.
+    for name in random.Random(case.question_id).sample(names, len(names)):
+        if name in opponents:
+            clock = _Clock(opponents[name].usage)
+            try:
+                out = opponents[name].generate(ids, max_tokens)
+            except OpponentError as error:
+                results.fail(name, str(error))  # the others go on
+                del opponents[name]
+                continue
+        else:
+            if shared:
+                llm.reset(learned=True)
+            clock = _Clock(partial(usage_of, os.getpid()))
+            out = llm.generate(
+                ids,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=1,
+                speculate=modes[name],
+                cache_prompt=False,
+            )
+        finished[name] = out, clock.read()
+    reference = finished[PLAIN][0] if PLAIN in finished else None
+    return [_describe(case, name, *finished[name], reference) for name in names if name in finished]
 
 
 class _Spent(NamedTuple):
@@ -174,7 +208,7 @@ class _Clock:
         return _Spent(1e3 * (wall - self._wall), 1e3 * (now.cpu_seconds - self._before.cpu_seconds), now.rss_mb)
 
 
-def _describe(case: Case, name: str, out: Generation, reference: Generation | None, spent: _Spent) -> Run:
+def _describe(case: Case, name: str, out: Generation, spent: _Spent, reference: Generation | None) -> Run:
     return Run(
         question_id=case.question_id,
         category=case.category,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,9 @@ from ..notation import parse_speculation
 from ..speculation import Speculation
 from .app import app
 from .options import SPECULATION_HELP, ContextOption, GpuOption, ModelOption, RpcOption, ThreadsOption, notes, tables
+
+# One of each of SpecBench's categories; then all processes start anew.
+_PROMPTS_PER_ROUND = 13
 
 bench = typer.Typer(help="Measure speed, tokens per pass and equality; show and compare results.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -51,25 +56,37 @@ def suite(
     settings = {name: runs.PRESETS.get(name) or parse_speculation(name) for name in names}
     path = resolve_model(model)
     cases = read_prompts(prompts)
-    with MaskProbeLlama(path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc) as llm:
+    load = partial(MaskProbeLlama, path, n_ctx=n_ctx, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc)
+    with load() as llm:
         chosen = choose(llm, cases, limit, max_prompt_tokens)
+        texts = {tuple(ids): llm.detokenize(ids, special=True) for _, ids in chosen}
         rivals = opponents.opponents(
             [*(stock or []), *([opponents.DRAFT_MODEL] if draft_model else [])],
             llama_server,
             path,
-            lambda ids: llm.detokenize(ids, special=True),
+            lambda ids: texts[tuple(ids)],
             draft_model=resolve_model(draft_model) if draft_model else None,
             n_ctx=n_ctx,
             n_threads=llm.n_threads(),
         )
         header = runs.header(llm, path, settings, list(rivals), chosen, plain=plain, max_tokens=max_tokens)
-        results = Results(header, out)
-        results.begin()
-        try:
-            runs.run(llm, chosen, settings, rivals, results, plain=plain, max_tokens=max_tokens, console=notes)
-        finally:  # an interrupted run shows what is finished
-            if results.runs:
-                show(results, tables())
+    results = Results(header, out)
+    results.begin()
+    try:
+        runs.run(
+            load,
+            chosen,
+            settings,
+            rivals,
+            results,
+            plain=plain,
+            max_tokens=max_tokens,
+            console=notes,
+            per_round=_PROMPTS_PER_ROUND,
+        )
+    finally:  # an interrupted run shows what is finished
+        if results.runs:
+            show(results, tables())
 
 
 @bench.command()
@@ -130,7 +147,7 @@ def paper(
         results.begin()
         try:
             runs.run(
-                llm,
+                lambda: nullcontext(llm),
                 chosen,
                 settings,
                 naive,
