@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import gguf
@@ -27,7 +28,7 @@ def test_the_last_layers_states_give_the_logits(tiny: MaskProbeLlama, tiny_path:
     weights = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     epsilon = reader.fields["llama.attention.layer_norm_rms_epsilon"].contents()
     watch = LayerWatch()
-    with RowContext(tiny, n_sequences=1, watch=watch) as rows:
+    with closing(RowContext(tiny, n_sequences=1, watch=watch)) as rows:
         rows.begin([72, 101, 108], [0])
         states = watch.decode(rows, [Row(111, 3, [0]), Row(119, 4, [0])])
         logits = np.stack([rows.logits(0), rows.logits(1)])
@@ -41,7 +42,7 @@ def test_the_last_layers_states_give_the_logits(tiny: MaskProbeLlama, tiny_path:
 
 def test_a_mask_that_is_the_true_token_has_its_states(tiny: MaskProbeLlama) -> None:
     watch = LayerWatch()
-    with RowContext(tiny, n_sequences=2, watch=watch) as rows:
+    with closing(RowContext(tiny, n_sequences=2, watch=watch)) as rows:
         rows.begin([72, 101, 108], [0, 1])
         masks = watch.decode(rows, [Row(108, 3, [0, 1]), Row(rows.vector(111), 4, [1])])[1]
         others = watch.decode(rows, [Row(rows.vector(119), 4, [0])])[0]  # does not see the mask

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def measure(
     """Follows plain decoding's answers with one mask of each start vector at every token."""
     drifts = {name: Drift() for name in vectors}
     watch = LayerWatch()
-    with RowContext(llm, n_sequences=1 + len(vectors), watch=watch) as rows:
+    with closing(RowContext(llm, n_sequences=1 + len(vectors), watch=watch)) as rows:
         for prompt in track(list(prompts), "prompts", console=console, transient=True):
             answer = llm.generate(prompt, max_tokens=max_tokens, temperature=0.0, speculate=False).tokens
             _follow(rows, watch, prompt, answer, vectors, drifts)

@@ -20,7 +20,6 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..errors import MaskProbeError
@@ -129,14 +128,6 @@ class LlamaServer:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> LlamaServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stops the program."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,14 +65,6 @@ class RowContext:
         if not self._ctx:
             raise ModelError(f"llama.cpp cannot make a second context of n_ctx={llm.n_ctx()}; try a smaller one")
         self._memory = llama_cpp.llama_get_memory(self._ctx)
-
-    def __enter__(self) -> RowContext:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Frees the context; the model stays."""

@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from ..errors import ContextError, MaskProbeError, ModelError
-from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from ..results import Stats
@@ -33,6 +32,7 @@ from .sampling import (
     TopKOption,
     TopPOption,
     answer_options,
+    loaded,
 )
 from .terminal import pipes, write
 
@@ -69,17 +69,7 @@ def chat(
     """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
     options = answer_options(ctx)
     settings = parse_speculation(speculation)
-    with (
-        pipes(),
-        MaskProbeLlama(
-            resolve_model(model),
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            rpc_servers=rpc,
-            speculation=settings,
-        ) as llm,
-    ):
+    with pipes(), loaded(ctx, settings) as llm:
         name = llm.model_path.name
         if not llm.has_chat_template():
             raise ModelError(

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
-from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from .app import app
@@ -27,6 +26,7 @@ from .sampling import (
     TopKOption,
     TopPOption,
     answer_options,
+    loaded,
 )
 from .terminal import pipes, write
 
@@ -63,17 +63,7 @@ def generate(
     settings = parse_speculation(speculation)
     if raw and system is not None:
         raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
-    with (
-        pipes(),
-        MaskProbeLlama(
-            resolve_model(model),
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            rpc_servers=rpc,
-            speculation=settings,
-        ) as llm,
-    ):
+    with pipes(), loaded(ctx, settings) as llm:
         ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
         options = answer_options(ctx)
         if seed is None:

@@ -1,4 +1,7 @@
-"""Options of commands that sample: llama-cpp-python's names; the ranges are checked where sampling is."""
+"""What commands that answer share: options of sampling under llama-cpp-python's names, and the model that answers.
+
+The ranges are checked where sampling and loading are.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ..llama import Options
+from ..hub import resolve_model
+from ..llama import MaskProbeLlama, Options
+from ..speculation import Speculation
 
 TemperatureOption = Annotated[float, typer.Option(help="0 = greedy.")]
 TopKOption = Annotated[int, typer.Option(help="Choose among so many tokens; 0 = all.")]
@@ -33,3 +38,16 @@ def answer_options(ctx: typer.Context) -> Options:
         "stop": given["stop"] or [],
         "speculate": False if given["plain"] else None,
     }
+
+
+def loaded(ctx: typer.Context, speculation: Speculation) -> MaskProbeLlama:
+    """The model of a command with the options of model and machine."""
+    given = ctx.params
+    return MaskProbeLlama(
+        resolve_model(given["model"]),
+        n_ctx=given["n_ctx"],
+        n_threads=given["n_threads"],
+        n_gpu_layers=given["n_gpu_layers"],
+        rpc_servers=given["rpc"],
+        speculation=speculation,
+    )
