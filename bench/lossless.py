@@ -32,6 +32,8 @@ TREES = {
     "15x4": Speculation(masks=2, tree=(15, 4)),
     "7x5x2": Speculation(masks=3, tree=(7, 5, 2)),
     "dynamic-60": Speculation(masks=2, tree="dynamic", block=60),
+    "mixed-10": Speculation(budget=10),
+    "auto": Speculation(),
 }
 
 

@@ -9,16 +9,18 @@ namespace {
 
 constexpr double memory = 0.95; // of the rate, per pass: the last 20 or so count
 constexpr double long_memory = 0.99;
-constexpr double caution = 0.05;           // dearer rows for every plain pass that drafts have lost
-constexpr double doubt = 8.0;              // drafts' worth of trust to start with
-constexpr float pace_step = 0.2f;          // of the machine's pace towards what was observed
-constexpr float measured_weight = 2.0f;    // passes that the measurement at load counts for
-constexpr float most_weight = 5.0f;        // passes that a correction remembers
-constexpr float curve_return = 0.0005f;    // per pass back towards the measured curve, so that one hiccup passes
-constexpr int patience = 128;              // passes without a draft before rows are taken for cheaper,
-constexpr float most_curiosity = 0.25f;    // by so much
-constexpr int curious_after = 512;         // after so many
-constexpr float largest_correction = 4.0f; // a pass beyond this was interrupted by something else
+constexpr double caution = 0.05;        // dearer rows for every plain pass that drafts have lost
+constexpr double doubt = 8.0;           // drafts' worth of trust to start with
+constexpr float pace_step = 0.1f;       // of the machine's pace towards what was observed
+constexpr float measured_weight = 2.0f; // passes that the measurement at load counts for
+constexpr float most_weight = 5.0f;     // passes that a correction remembers
+constexpr float most_surprise = 0.2f;   // what one pass may say against what is known: most that differ more were
+                                        // interrupted by something else
+constexpr int patience = 128;           // passes without a draft before rows are taken for cheaper,
+constexpr float most_curiosity = 0.25f; // by so much
+constexpr int curious_after = 512;      // after so many
+
+float surprise(float difference) { return std::clamp(difference, -most_surprise, most_surprise); }
 
 } // namespace
 
@@ -62,20 +64,9 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
         return;
     }
     const float observed = static_cast<float>(cost_ms) / base(rows);
-    if (scale_ == 0.0f) {
-        scale_ = observed;
-    }
-    const float ratio = observed / scale_;
-    for (float & c : correction_) {
-        c += curve_return * (1.0f - c);
-    }
-    if (ratio > largest_correction || ratio < 1.0f / largest_correction) {
-        scale_ *= ratio > 1.0f ? 1.1f : 1.0f / 1.1f; // or the machine has changed its pace for good
-        return;
-    }
     // Plain passes tell the machine's pace; others tell the curve's shape.
     if (rows == 1) {
-        scale_ += pace_step * (observed - scale_);
+        scale_ += pace_step * scale_ * surprise(observed / scale_ - 1.0f);
         return;
     }
     // What a pass of so many rows shows holds for its neighbours too, the less the farther they are, and most for
@@ -84,7 +75,7 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
         const float distance = std::fabs(std::log2(static_cast<float>(n) / static_cast<float>(rows)));
         const float weight = std::exp2(-3.0f * distance);
         seen_[n - 1] = std::min(seen_[n - 1] + weight, most_weight);
-        correction_[n - 1] += weight / seen_[n - 1] * (ratio - correction_[n - 1]);
+        correction_[n - 1] += weight / seen_[n - 1] * surprise(observed / scale_ - correction_[n - 1]);
     }
 }
 

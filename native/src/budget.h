@@ -15,8 +15,8 @@ namespace mp {
 
 class Budget {
 public:
-    // cost[i]: cost of a pass of i + 1 rows, in any unit; longer passes go on as the last two say. With refine,
-    // observed costs (in ms) correct the curve.
+    // cost[i]: cost of a pass of i + 1 rows, in any unit; longer passes go on as the last two say. With refine it
+    // is in ms, and observed costs correct it.
     Budget(std::vector<float> cost, bool refine);
 
     bool refines() const { return refine_; }
@@ -40,7 +40,7 @@ private:
     std::vector<float> seen_;       // how many passes that rests on, the measurement at load among them
     bool refine_;
     int undrafted_ = 0;  // passes of one row since the last that had more
-    float scale_ = 0.0f; // ms per unit of the curve, 0 = not known yet
+    float scale_ = 1.0f; // ms per unit of the curve
     double tokens_ = 0.0;
     double spent_ = 0.0;
     double accepted_ = 0.0;

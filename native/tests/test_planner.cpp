@@ -221,6 +221,15 @@ void curves_learn_from_passes() {
     CHECK(budget.cost(5) / budget.cost(1) > 1.5f); // its neighbours follow
 }
 
+void interruptions_do_not_count() {
+    Budget budget(line(10.0f, 1.0f, 16), true);
+    for (int i = 0; i < 300; ++i) {
+        budget.observe(1, 1, 1.0f, i % 20 == 0 ? 60.0 : 10.0);
+        budget.observe(3, 1, 1.0f, i % 20 == 10 ? 60.0 : 12.0);
+        CHECK(std::fabs(budget.cost(3) / budget.cost(1) - 1.2f) < 0.1f);
+    }
+}
+
 void a_curve_measured_too_dear_is_found_out() {
     // A busy machine at load: every further row seemed to cost a pass, but costs a tenth.
     Budget budget(line(1.0f, 1.0f, 16), true);
@@ -231,7 +240,7 @@ void a_curve_measured_too_dear_is_found_out() {
     CHECK(budget.price() < 0.8f * price); // nothing drafted for long: rows are worth a try
     budget.observe(2, 1, 1.5f, 11.0);
     CHECK(budget.price() >= price); // tried
-    for (int i = 0; i < 30; ++i) {
+    for (int i = 0; i < 60; ++i) {
         budget.observe(1, 1, 1.0f, 10.0);
         budget.observe(2, 2, 1.5f, 11.0);
     }
@@ -258,6 +267,7 @@ int main() {
     run("limits", limits_hold);
     run("prices", prices_follow_success_and_loss);
     run("curves", curves_learn_from_passes);
+    run("interruptions", interruptions_do_not_count);
     run("dear curves", a_curve_measured_too_dear_is_found_out);
     return finish();
 }
