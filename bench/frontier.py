@@ -56,19 +56,19 @@ def ngram_simple(n: int, m: int) -> Drafter:
     return draft
 
 
-def replay(draft: Drafter, prompt: Sequence[int], output: Sequence[int]) -> tuple[int, int, int]:
-    """Tokens, passes and rows of a chain drafter on a finished greedy output."""
+def replay(draft: Drafter, prompt: Sequence[int], output: Sequence[int]) -> list[int]:
+    """Rows of each pass that a chain drafter would have made on a finished greedy output."""
     text = [*prompt, *output]
     at = len(prompt) + 1  # the first token comes from the prompt's own pass
-    tokens = passes = rows = 0
+    rows = []
     while at < len(text):
         drafted = list(draft(text[:at]))[: len(text) - at - 1]
         accepted = 0
         while accepted < len(drafted) and drafted[accepted] == text[at + accepted]:
             accepted += 1
-        tokens, passes, rows = tokens + accepted + 1, passes + 1, rows + 1 + len(drafted)
+        rows.append(1 + len(drafted))
         at += accepted + 1
-    return tokens, passes, rows
+    return rows
 
 
 def main() -> None:
@@ -109,7 +109,8 @@ def main() -> None:
                 stats = llm.generate(ids, speculate=speculation, **options).stats
                 add(name, groups, (stats.predicted_n - 1, stats.passes, stats.rows))
             for name, draft in stock.items():
-                add(name, groups, replay(draft, ids, plain.tokens))
+                rows = replay(draft, ids, plain.tokens)
+                add(name, groups, (len(plain.tokens) - 1, len(rows), sum(rows)))
     table = Table("drafter")
     for group in ("pooled", "other", "looping"):
         table.add_column(f"{group}: rows/pass", justify="right")

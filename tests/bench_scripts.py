@@ -10,6 +10,9 @@ from types import ModuleType
 BENCH = Path(__file__).parents[1] / "bench"
 
 
+sys.path.insert(0, str(BENCH))  # they import each other
+
+
 def bench_script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None

@@ -36,6 +36,8 @@ def test_counts_fit_each_other(mode: str, max_tokens: int, llm: MaskProbeLlama, 
     assert sum(out.from_draft) == stats.draft_n_accepted
     assert stats.draft_n >= stats.draft_n_accepted
     assert stats.rows >= stats.passes + stats.draft_n + stats.rows_again
+    assert sum(rows * n for rows, n in stats.passes_by_rows) == stats.rows
+    assert sum(n for _, n in stats.passes_by_rows) == stats.passes
     if stats.passes:
         assert stats.acceptance_length == pytest.approx((stats.predicted_n - 1) / stats.passes)
     if mode == "plain":
@@ -131,7 +133,8 @@ def test_counts_fit_each_other_when_a_stop_cuts_an_accepted_run(llm: MaskProbeLl
 
 def test_accepted_per_depth_by_hand() -> None:
     totals = ffi.new("mp_totals *", {"decode_ms": 8.0})
-    stats = Counter(predicted_n=9, predicted_ms=10.0, accepted=[0, 2, 1, 2]).stats(totals)
+    stats = Counter(predicted_n=9, predicted_ms=10.0, accepted=[0, 2, 1, 2], rows=[1, 4, 2, 4]).stats(totals)
+    assert stats.passes_by_rows == ((1, 1), (2, 1), (4, 2))
     assert stats.accepted_per_depth == (3, 2)
     assert stats.draft_n_accepted == 5
     assert stats.passes == 4

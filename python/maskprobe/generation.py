@@ -85,6 +85,7 @@ def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
             if reason is None:
                 engine.step(c_pass)
                 counter.accepted.append(c_pass.n_accepted)
+                counter.rows.append(c_pass.n_rows)
         totals = engine.totals()
         if speculation is not None and speculation.probe_is("auto"):
             engine.probe_choice().add(begun.probe, totals.n_probed, totals.probe_logp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ class Stats:
     predicted_ms: float = 0.0
     passes: int = 0
     rows: int = 0  # rows of all passes
+    passes_by_rows: tuple[tuple[int, int], ...] = ()  # (rows, passes that had so many)
     rows_again: int = 0  # of these, accepted tokens decoded again to keep the KV cache in order
     draft_n: int = 0
     draft_n_accepted: int = 0
@@ -134,6 +136,7 @@ class Counter:
     probe: str = ""
     choice: str = ""
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
+    rows: list[int] = field(default_factory=list)  # per pass
 
     def stats(self, totals: Any) -> Stats:
         """The figures, with those of the core (an mp_totals)."""
@@ -147,6 +150,7 @@ class Counter:
             predicted_ms=self.predicted_ms,
             passes=len(accepted),
             rows=totals.n_rows,
+            passes_by_rows=tuple(sorted(Tally(self.rows).items())),
             rows_again=totals.n_again,
             draft_n=totals.n_drafted,
             draft_n_accepted=sum(accepted),
