@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+import tiny_models
+from maskprobe import ClosedError, MaskProbeLlama
 from maskprobe.bench import runs
 from maskprobe.bench.opponents import OpponentError, Usage
 from maskprobe.bench.prompts import Case
-from maskprobe.bench.results import Results
+from maskprobe.bench.results import Results, load
+from maskprobe.cli import app
+from maskprobe.cli import bench as bench_command
 from maskprobe.results import Generation, Stats
 
 
@@ -51,7 +59,8 @@ def run(
         return closing(Recorder("plain", asked, life))
 
     console = Console(file=io.StringIO())
-    runs.run(load, cases, {}, stock, results, plain=True, max_tokens=2, console=console, per_round=per_round)
+    plan = runs.Plan(cases=cases, settings={}, plain=True, max_tokens=2)
+    runs.run(load, plan, stock, results, console, per_round=per_round)
     return asked, results, life
 
 
@@ -88,3 +97,35 @@ def test_a_mode_that_crashes_leaves_the_others() -> None:
     _, results, life = run(("a", "b"), 10, fails="a", per_round=2)
     assert (life.count("a"), life.count("b")) == (1, 5)  # it is not tried again
     assert results.failed == {"a": "crashed"}
+
+
+def test_a_suite_loads_the_model_once_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[MaskProbeLlama] = []
+
+    def noted(*args: Any, **options: Any) -> MaskProbeLlama:
+        loaded.append(MaskProbeLlama(*args, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(bench_command, "MaskProbeLlama", noted)
+    template = "{{ messages[0]['content'] }}"
+    model = tiny_models.make("llama", tmp_path / "model.gguf", chat_template=template)
+    prompts = tmp_path / "prompts.jsonl"
+    cases = [{"question_id": i, "category": "qa", "turns": ["the tree of the sea"]} for i in range(14)]
+    prompts.write_text("\n".join(map(json.dumps, cases)))
+    command = ["bench", "suite", "--prompts", str(prompts), "-m", str(model), "--max-tokens", "2"]
+    command += ["--n-threads", "1", "--n-ctx", "256", "--speculation", "budget=4"]
+    out = tmp_path / "out.jsonl"
+    for args, n_loads in (
+        ((), 2),  # two rounds
+        (("--stock", "server-plain", "--llama-server", "nowhere"), 3),  # beside others its turn is drawn
+        (("--out", str(out), "--limit", "1"), 1),
+        (("--out", str(out), "--limit", "1"), 1),  # all is there already, and nothing is run
+    ):
+        loaded.clear()
+        done = CliRunner().invoke(app, [*command, *args])
+        assert done.exit_code == 0, done.output
+        assert len(loaded) == n_loads
+        for llm in loaded:
+            with pytest.raises(ClosedError):
+                llm.n_ctx()
+    assert len(load(out).runs) == 2

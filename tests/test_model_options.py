@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import llama_cpp
 import numpy as np
 import pytest
@@ -47,6 +48,68 @@ def test_a_wrong_adapter_is_named(tiny_path: Callable[[str], Path], tmp_path: Pa
         load(path, lora_path=path)
 
 
+WIDTH, RANK = tiny_models.N_EMBD, 2
+GOOD_KEYS = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 2.0}
+EMBEDDINGS, QUERIES = "token_embd.weight", "blk.0.attn_q.weight"
+
+
+def make_lora(path: Path, name: str, a: np.ndarray, b: np.ndarray, **keys: Any) -> Path:
+    """An adapter for one tensor."""
+    writer = gguf.GGUFWriter(path, keys.pop("general.architecture", "llama"))
+    for key, value in (GOOD_KEYS | keys).items():
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
+        add(key, value)
+    writer.add_tensor(f"{name}.lora_a", a)
+    writer.add_tensor(f"{name}.lora_b", b)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def ones(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.ones(shape, dtype)
+
+
+# On most of these llama.cpp would end the process.
+LORA_FAULTS: list[tuple[str, str, np.ndarray, np.ndarray, dict[str, Any]]] = [
+    ("general.type is no text", QUERIES, ones(RANK, WIDTH), ones(WIDTH, RANK), {"general.type": 1}),
+    ("adapter.type is no text", QUERIES, ones(RANK, WIDTH), ones(WIDTH, RANK), {"adapter.type": 1}),
+    ("alpha is no F32 number", QUERIES, ones(RANK, WIDTH), ones(WIDTH, RANK), {"adapter.lora.alpha": 2}),
+    ("lora_a is not F32 or", QUERIES, ones(RANK, WIDTH, dtype=np.int32), ones(WIDTH, RANK), {}),
+    ("lora_b is not F32 or", QUERIES, ones(RANK, WIDTH), ones(WIDTH, RANK, dtype=np.float64), {}),
+    (r"lora_a has the shape \[64, 2, 3\]", QUERIES, ones(3, RANK, WIDTH), ones(WIDTH, RANK), {}),
+    (r"lora_a has the shape \[64, 0\]", QUERIES, ones(0, WIDTH), ones(WIDTH, 0), {}),
+    (r"lora_b has the shape \[2, 64, 3\]", QUERIES, ones(RANK, WIDTH), ones(3, WIDTH, RANK), {}),
+    ("have different ranks", EMBEDDINGS, ones(tiny_models.N_VOCAB, RANK), ones(WIDTH, RANK + 1), {}),
+    ("is the model's output too", EMBEDDINGS, ones(tiny_models.N_VOCAB, RANK), ones(WIDTH, RANK), {}),
+]
+
+
+@pytest.mark.parametrize("fault", LORA_FAULTS, ids=lambda fault: fault[0])
+def test_adapters_that_llama_cpp_would_not_survive_are_refused(
+    fault: tuple[str, str, np.ndarray, np.ndarray, dict[str, Any]], tiny_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    message, name, a, b, keys = fault
+    with pytest.raises(ModelError, match=rf"bad\.gguf cannot be used: its? .*{message}"):
+        load(tiny_path("llama"), lora_path=make_lora(tmp_path / "bad.gguf", name, a, b, **keys))
+
+
+def test_adapters_of_embeddings_and_experts_work(tiny_path: Callable[[str], Path], tmp_path: Path) -> None:
+    embeddings = make_lora(tmp_path / "e.gguf", EMBEDDINGS, ones(tiny_models.N_VOCAB, RANK), ones(WIDTH, RANK))
+    with pytest.warns(RuntimeWarning, match="decoded plainly"), load(tiny_path("llama-untied"), lora_path=embeddings):
+        pass  # masks would not see the change
+    n, name = tiny_models.N_EXPERT, "blk.0.ffn_gate_exps.weight"
+    a, b = ones(n, RANK, WIDTH), ones(n, tiny_models.N_FF, RANK)
+    experts = make_lora(tmp_path / "x.gguf", name, a, b, **{"general.architecture": "qwen3moe"})
+    with load(tiny_path("qwen3moe"), lora_path=experts) as llm:
+        assert llm.generate(PROMPT, max_tokens=4).tokens
+    flat = make_lora(tmp_path / "f.gguf", name, a[0], b[0], **{"general.architecture": "qwen3moe"})
+    with pytest.raises(ModelError, match=rf"{name} has \[64, 128, 4\]; give one that was made for this model"):
+        load(tiny_path("qwen3moe"), lora_path=flat)
+
+
 @pytest.fixture
 def directions() -> dict[int, np.ndarray]:
     rng = np.random.default_rng(1)
@@ -81,21 +144,44 @@ def test_a_control_vector_is_llama_cpps(
         assert out.tokens == plain.tokens == stock_answer(path, directions, scale, layers or (1, tiny_models.N_LAYER))
         assert out.tokens not in answers
         answers.append(out.tokens)
-    behind = (tiny_models.N_LAYER, tiny_models.N_LAYER)  # where llama.cpp adds nothing
+    # Behind the last layer llama.cpp adds nothing.
+    behind = (tiny_models.N_LAYER, tiny_models.N_LAYER)
     with load(path, control_vector=vector, control_vector_layer_range=behind) as llm:
         assert llm.generate(PROMPT, max_tokens=24, temperature=0.0).tokens == without
+    last = tiny_models.make_control_vector(tmp_path / "last.gguf", {tiny_models.N_LAYER: directions[1]})
+    with load(path, control_vector=last) as llm:
+        assert llm.generate(PROMPT, max_tokens=24, temperature=0.0).tokens == without
+
+
+def test_what_llama_cpp_cannot_apply_is_named(
+    tiny_path: Callable[[str], Path],
+    tmp_path: Path,
+    directions: dict[int, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lora = tiny_models.make_lora(tmp_path / "lora.gguf")
+    vector = tiny_models.make_control_vector(tmp_path / "vector.gguf", directions)
+    for function in ("llama_set_adapters_lora", "llama_set_adapter_cvec"):
+        monkeypatch.setattr(llama_cpp, function, lambda *_: -1)
+    with pytest.raises(ModelError, match=r"cannot apply the LoRA adapter .*lora\.gguf"):
+        load(tiny_path("llama"), lora_path=lora)
+    with pytest.raises(ModelError, match=r"cannot apply the control vector .*vector\.gguf"):
+        load(tiny_path("llama"), control_vector=vector)
 
 
 def test_a_wrong_control_vector_is_named(
     tiny_path: Callable[[str], Path], tmp_path: Path, directions: dict[int, np.ndarray]
 ) -> None:
     path, width = tiny_path("llama"), tiny_models.N_EMBD
-    wrong = {
+    wrong: dict[str, dict[Any, np.ndarray]] = {
         "is of another model: direction.1 has the shape": {1: np.zeros(width + 1, np.float32)},
+        rf"direction.1 has the shape \[{width}, 2\]": {1: np.zeros((2, width), np.float32)},
         f"direction.{tiny_models.N_LAYER + 1} has the shape": {tiny_models.N_LAYER + 1: np.zeros(width, np.float32)},
+        "its tensor direction.1x is no direction": {"1x": np.zeros(width, np.float32)},
         "its tensor direction.0 is no direction": {0: np.zeros(width, np.float32)},
         "no direction.N of F32": {1: np.zeros(width, np.float16)},
-        "is cut or no number": {1: np.full(width, np.nan, np.float32)},
+        "direction.1 is cut or no number": {1: np.full(width, np.nan, np.float32)},
+        "direction.2 is cut or no number": {1: np.zeros(width, np.float32), 2: np.full(width, np.inf, np.float32)},
         "has no tensors": {},
     }
     for i, (message, tensors) in enumerate(wrong.items()):
@@ -106,6 +192,9 @@ def test_a_wrong_control_vector_is_named(
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(good.read_bytes()[: -2 * width])
     with pytest.raises(ModelError, match=r"cut\.gguf is damaged: direction"):
+        load(path, control_vector=cut)
+    cut.write_bytes(good.read_bytes()[:30])
+    with pytest.raises(ModelError, match=r"cut\.gguf is no control vector: it has no tensors"):
         load(path, control_vector=cut)
     with pytest.raises(ModelError, match="is no direction"):
         load(path, control_vector=path)
@@ -139,10 +228,16 @@ def test_threads_and_switches(tiny_path: Callable[[str], Path]) -> None:
         ({"flash_attn": "on"}, TypeError, "flash_attn"),
         ({"rope_freq_base": -1.0}, ValueError, "rope_freq_base"),
         ({"lora_path": "x.gguf", "lora_scale": "much"}, TypeError, "lora_scale"),
+        ({"lora_path": "x.gguf", "lora_scale": -100.5}, ValueError, "lora_scale must be"),
+        ({"lora_path": "x.gguf", "lora_scale": 100.5}, ValueError, "lora_scale must be"),
         ({"control_vector": "x.gguf", "control_vector_scale": "much"}, TypeError, "control_vector_scale"),
+        ({"control_vector": "x.gguf", "control_vector_scale": -2e6}, ValueError, "control_vector_scale must be"),
+        ({"control_vector": "x.gguf", "control_vector_scale": 2e6}, ValueError, "control_vector_scale must be"),
         ({"control_vector": "x.gguf", "control_vector_layer_range": (2, 1)}, ValueError, "layer_range"),
         ({"control_vector": "x.gguf", "control_vector_layer_range": (0, 1)}, ValueError, "layer_range"),
-        ({"control_vector": "x.gguf", "control_vector_layer_range": 1}, TypeError, "layer_range"),
+        ({"control_vector": "x.gguf", "control_vector_layer_range": 1}, TypeError, "the first and the last layer"),
+        ({"control_vector": "x.gguf", "control_vector_layer_range": (1, 2, 3)}, TypeError, "the first and the last"),
+        ({"control_vector": "x.gguf", "control_vector_layer_range": "12"}, TypeError, "layer_range"),
     ],
 )
 def test_bad_options_are_refused(

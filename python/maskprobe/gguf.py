@@ -80,6 +80,9 @@ class Header:
         """A key of the architecture."""
         return f"{self.architecture}.{key}"
 
+    def __contains__(self, key: str) -> bool:
+        return bool(_find_key(self._handle, key.encode()) >= 0)
+
     def number(self, key: str) -> int | None:
         value: int | None = self._value(key, _U32, _val_u32)
         return value

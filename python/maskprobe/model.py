@@ -47,7 +47,7 @@ class Model:
                 self._make_context(n_sequences, errors)
                 for adapter in (options.lora, options.control_vector):
                     if adapter is not None:
-                        adapter.apply(self.model, self.ctx, errors)
+                        adapter.apply(self, errors)
             except BaseException:
                 self.close()
                 raise

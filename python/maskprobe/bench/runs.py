@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,18 +50,29 @@ class Opponent(Protocol):
     def close(self) -> None: ...
 
 
-def header(
-    llm: MaskProbeLlama,
-    model: Path,
-    settings: Mapping[str, Speculation],
-    stock: Sequence[str],
-    cases: Sequence[tuple[Case, list[int]]],
-    *,
-    plain: bool,
-    max_tokens: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured: prompts with their ids, under settings of ours.
+
+    Args:
+        plain: decode plainly too, for ratios and equality.
+        temperature: of our settings; stock modes are greedy, so they fit 0 only.
+    """
+
+    cases: Sequence[tuple[Case, list[int]]]
+    settings: Mapping[str, Speculation]
+    plain: bool
+    max_tokens: int
+    temperature: float = 0.0
+
+    def modes(self) -> dict[str, bool | Speculation]:
+        """By name, how our generations are asked to draft."""
+        return {**({PLAIN: False} if self.plain else {}), **self.settings}
+
+
+def header(llm: MaskProbeLlama, model: Path, plan: Plan, stock: Sequence[str]) -> dict[str, Any]:
     """What results depend on: versions, machine, model, settings, prompts."""
-    prompts = hashlib.sha256(repr([ids for _, ids in cases]).encode()).hexdigest()[:16]
+    prompts = hashlib.sha256(repr([ids for _, ids in plan.cases]).encode()).hexdigest()[:16]
     costs = llm.engine.measured_costs() if llm.why_plain is None else {}
     return {
         "maskprobe": __version__,
@@ -74,11 +85,11 @@ def header(
         "n_ctx": llm.n_ctx(),
         "n_threads": llm.n_threads(),
         "n_gpu_layers": llm.n_gpu_layers,
-        "prompts": len(cases),
+        "prompts": len(plan.cases),
         "prompts_sha256": prompts,
-        "max_tokens": max_tokens,
-        "plain": plain,
-        "settings": {name: _jsonable(asdict(speculation)) for name, speculation in settings.items()},
+        "max_tokens": plan.max_tokens,
+        "plain": plan.plain,
+        "settings": {name: _jsonable(asdict(speculation)) for name, speculation in plan.settings.items()},
         "stock": list(stock),
         "costs": {str(rows): ms for rows, ms in costs.items()},
     }
@@ -90,104 +101,98 @@ def _remote(llm: MaskProbeLlama) -> list[str]:
 
 def run(
     load: Callable[[], AbstractContextManager[MaskProbeLlama]],
-    cases: Sequence[tuple[Case, list[int]]],
-    settings: Mapping[str, Speculation],
+    plan: Plan,
     stock: Mapping[str, Callable[[], Opponent]],
     results: Results,
-    *,
-    plain: bool,
-    max_tokens: int,
     console: Console,
-    temperature: float = 0.0,
+    *,
     per_round: int | None = None,
 ) -> None:
     """Generations for every prompt that the results lack, under every setting and by every stock mode.
 
-    Stock modes are greedy, so they fit temperature 0 only.
-
     Args:
         per_round: after so many prompts the model is loaded and stock modes are started anew; None = never.
     """
-    modes: dict[str, bool | Speculation] = {PLAIN: False} if plain else {}
-    modes |= settings
     done = results.finished()
-    left = [(case, ids) for case, ids in cases if case.question_id not in done]
+    left = [(case, ids) for case, ids in plan.cases if case.question_id not in done]
     per_round = per_round or len(left) or 1
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("prompts", total=len(left))
         for first in range(0, len(left), per_round):
             part = left[first : first + per_round]
             with ExitStack() as stack:
-                llm, opponents = _start(stack, load, stock, results, seed=part[0][0].question_id)
+                one = _Round(plan, results)
+                one.start(stack, load, stock, seed=part[0][0].question_id)
                 for case, ids in part:
-                    results.add(_answers(llm, modes, opponents, case, ids, results, max_tokens, temperature))
+                    results.add(one.answers(case, ids))
                     progress.advance(task)
 
 
-def _start(
-    stack: ExitStack,
-    load: Callable[[], AbstractContextManager[MaskProbeLlama]],
-    stock: Mapping[str, Callable[[], Opponent]],
-    results: Results,
-    seed: int | str,
-) -> tuple[MaskProbeLlama, dict[str, Opponent]]:
-    # Of processes that run the same code, those that were started later can be faster by some percent.
-    opponents: dict[str, Opponent] = {}
-    names: list[str | None] = [None, *(name for name in stock if name not in results.failed)]
-    for name in random.Random(seed).sample(names, len(names)):
-        if name is None:
-            llm = stack.enter_context(load())
-            continue
-        try:
-            opponents[name] = stock[name]()
-        except OpponentError as error:
-            results.fail(name, str(error))
-        else:
-            stack.callback(opponents[name].close)
-    return llm, {name: opponents[name] for name in stock if name in opponents}
+class _Round:
+    """The model and the stock modes between two starts."""
 
+    def __init__(self, plan: Plan, results: Results) -> None:
+        self._plan = plan
+        self._results = results
+        self._modes = plan.modes()
+        self._opponents: dict[str, Opponent] = {}
 
-def _answers(
-    llm: MaskProbeLlama,
-    modes: Mapping[str, bool | Speculation],
-    opponents: dict[str, Opponent],
-    case: Case,
-    ids: list[int],
-    results: Results,
-    max_tokens: int,
-    temperature: float,
-) -> list[Run]:
-    """One prompt's runs; opponents that fail are dropped."""
-    # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would be
-    # drafted from what another setting has just seen of it.
-    shared = sum(isinstance(mode, Speculation) and mode.is_mixed() for mode in modes.values()) > 1
-    finished: dict[str, tuple[Generation, _Spent]] = {}
-    names = [*modes, *opponents]
-    # What ran just before can slow what comes next, so nobody keeps a place.
-    for name in random.Random(case.question_id).sample(names, len(names)):
-        if name in opponents:
-            clock = _Clock(opponents[name].usage)
-            try:
-                out = opponents[name].generate(ids, max_tokens)
-            except OpponentError as error:
-                results.fail(name, str(error))  # the others go on
-                del opponents[name]
+    def start(
+        self,
+        stack: ExitStack,
+        load: Callable[[], AbstractContextManager[MaskProbeLlama]],
+        stock: Mapping[str, Callable[[], Opponent]],
+        seed: int | str,
+    ) -> None:
+        # Of processes that run the same code, those that were started later can be faster by some percent.
+        started: dict[str, Opponent] = {}
+        names: list[str | None] = [None, *(name for name in stock if name not in self._results.failed)]
+        for name in random.Random(seed).sample(names, len(names)):
+            if name is None:
+                self._llm = stack.enter_context(load())
                 continue
-        else:
-            if shared:
-                llm.reset(learned=True)
-            clock = _Clock(partial(usage_of, os.getpid()))
-            out = llm.generate(
-                ids,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=1,
-                speculate=modes[name],
-                cache_prompt=False,
-            )
-        finished[name] = out, clock.read()
-    reference = finished[PLAIN][0] if PLAIN in finished else None
-    return [_describe(case, name, *finished[name], reference) for name in names if name in finished]
+            try:
+                started[name] = stock[name]()
+            except OpponentError as error:
+                self._results.fail(name, str(error))
+            else:
+                stack.callback(started[name].close)
+        self._opponents = {name: started[name] for name in stock if name in started}
+
+    def answers(self, case: Case, ids: list[int]) -> list[Run]:
+        """One prompt's runs; opponents that fail are dropped."""
+        finished: dict[str, tuple[Generation, _Spent]] = {}
+        names = [*self._modes, *self._opponents]
+        # What ran just before can slow what comes next, so nobody keeps a place.
+        for name in random.Random(case.question_id).sample(names, len(names)):
+            try:
+                finished[name] = self._theirs(name, ids) if name in self._opponents else self._ours(name, ids)
+            except OpponentError as error:
+                self._results.fail(name, str(error))  # the others go on
+                del self._opponents[name]
+        reference = finished[PLAIN][0] if PLAIN in finished else None
+        return [_describe(case, name, *finished[name], reference) for name in names if name in finished]
+
+    def _theirs(self, name: str, ids: list[int]) -> tuple[Generation, _Spent]:
+        opponent = self._opponents[name]
+        clock = _Clock(opponent.usage)
+        return opponent.generate(ids, self._plan.max_tokens), clock.read()
+
+    def _ours(self, name: str, ids: list[int]) -> tuple[Generation, _Spent]:
+        # What is learned carries over from prompt to prompt, as in use; but not between settings, or an answer would
+        # be drafted from what another setting has just seen of it.
+        if sum(isinstance(mode, Speculation) and mode.is_mixed() for mode in self._modes.values()) > 1:
+            self._llm.reset(learned=True)
+        clock = _Clock(partial(usage_of, os.getpid()))
+        out = self._llm.generate(
+            ids,
+            max_tokens=self._plan.max_tokens,
+            temperature=self._plan.temperature,
+            seed=1,
+            speculate=self._modes[name],
+            cache_prompt=False,
+        )
+        return out, clock.read()
 
 
 class _Spent(NamedTuple):

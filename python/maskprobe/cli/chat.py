@@ -15,25 +15,16 @@ from typing import Annotated
 import typer
 
 from ..errors import ContextError, MaskProbeError, ModelError
+from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from ..results import Stats
 from .app import app
 from .chat_input import piped_messages, typed_messages
-from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, note, warn
-from .sampling import (
-    MinPOption,
-    PlainOption,
-    RepeatPenaltyOption,
-    SeedOption,
-    StopOption,
-    SystemOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
-    answer_options,
-    loaded,
-)
+from .groups import grouped
+from .loading import Adapted
+from .options import ModelOption, SpeculationOption, note, warn
+from .sampling import Answering, SystemOption
 from .terminal import pipes, write
 
 HELP = """\
@@ -47,29 +38,20 @@ A message goes on in the next line after Alt+Enter or a \\ at its end. Ctrl-C st
 
 
 @app.command()
+@grouped
 def chat(
-    ctx: typer.Context,
+    *,
     model: ModelOption = None,
     system: SystemOption = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens per answer.")] = 1024,
-    temperature: TemperatureOption = 0.8,
-    top_k: TopKOption = 40,
-    top_p: TopPOption = 0.95,
-    min_p: MinPOption = 0.05,
-    repeat_penalty: RepeatPenaltyOption = 1.0,
-    seed: SeedOption = None,
-    stop: StopOption = None,
+    answering: Answering,
     speculation: SpeculationOption = "",
-    plain: PlainOption = False,
-    n_ctx: ContextOption = 4096,
-    n_threads: ThreadsOption = None,
-    n_gpu_layers: GpuOption = 0,
-    rpc: RpcOption = None,
+    loading: Adapted,
 ) -> None:
     """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
-    options = answer_options(ctx)
+    options = answering.options(max_tokens)
     settings = parse_speculation(speculation)
-    with pipes(), loaded(ctx, settings) as llm:
+    with pipes(), MaskProbeLlama(resolve_model(model), speculation=settings, **loading.arguments()) as llm:
         name = llm.model_path.name
         if not llm.has_chat_template():
             raise ModelError(

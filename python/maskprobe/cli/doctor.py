@@ -12,25 +12,27 @@ from rich.console import Console
 
 from ..checks import Check, all_checks
 from .app import app
-from .options import GpuOption, ModelOption, RpcOption, ThreadsOption, tables
+from .groups import grouped
+from .loading import Machine
+from .options import ModelOption, tables
 from .terminal import pipes, write
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @app.command()
+@grouped
 def doctor(
+    *,
     model: ModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    n_threads: ThreadsOption = None,
-    n_gpu_layers: GpuOption = 0,
-    rpc: RpcOption = None,
+    machine: Machine,
 ) -> None:
     """Check the installation and the machine; exit code 1 if something does not work."""
     console = tables()
     done: list[Check] = []
     with pipes():
-        for check in all_checks(model, n_threads, n_gpu_layers, rpc):
+        for check in all_checks(model, machine.n_threads, machine.n_gpu_layers, machine.rpc):
             done.append(check)
             if not as_json:
                 _show(console, check)

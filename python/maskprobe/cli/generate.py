@@ -11,51 +11,34 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
+from ..hub import resolve_model
 from ..llama import MaskProbeLlama, Options
 from ..notation import parse_speculation
 from .app import app
-from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, note
-from .sampling import (
-    MinPOption,
-    PlainOption,
-    RepeatPenaltyOption,
-    SeedOption,
-    StopOption,
-    SystemOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
-    answer_options,
-    loaded,
-)
+from .groups import grouped
+from .loading import Adapted
+from .options import ModelOption, SpeculationOption, note
+from .sampling import Answering, SystemOption
 from .terminal import pipes, write
 
 
 @app.command()
+@grouped
 def generate(
     ctx: typer.Context,
+    *,
     prompt: Annotated[
         str | None, typer.Argument(help="What to ask; - or a pipe in its place: standard input.", show_default=False)
     ] = None,
     model: ModelOption = None,
     system: SystemOption = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
-    temperature: TemperatureOption = 0.8,
-    top_k: TopKOption = 40,
-    top_p: TopPOption = 0.95,
-    min_p: MinPOption = 0.05,
-    repeat_penalty: RepeatPenaltyOption = 1.0,
-    seed: SeedOption = None,
-    stop: StopOption = None,
+    answering: Answering,
     speculation: SpeculationOption = "",
-    plain: PlainOption = False,
     compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too and show the ratio.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, at the end.")] = False,
-    n_ctx: ContextOption = 4096,
-    n_threads: ThreadsOption = None,
-    n_gpu_layers: GpuOption = 0,
-    rpc: RpcOption = None,
+    loading: Adapted,
 ) -> None:
     """Stream an answer and end with one line of figures."""
     with pipes():
@@ -63,10 +46,10 @@ def generate(
     settings = parse_speculation(speculation)
     if raw and system is not None:
         raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
-    with pipes(), loaded(ctx, settings) as llm:
+    with pipes(), MaskProbeLlama(resolve_model(model), speculation=settings, **loading.arguments()) as llm:
         ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
-        options = answer_options(ctx)
-        if seed is None:
+        options = answering.options(max_tokens)
+        if answering.seed is None:
             options["seed"] = secrets.randbits(31)  # one for both runs of --compare
         pieces = []
         with closing(llm.stream(ids, **options)) as stream:
@@ -76,7 +59,7 @@ def generate(
                     write(chunk.text)
         assert chunk.stats is not None
         reference = None
-        if compare and not plain:
+        if compare and not answering.plain:
             again: Options = {**options, "speculate": False, "cache_prompt": False}
             reference = llm.generate(ids, **again).stats
         if as_json:

@@ -15,7 +15,9 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..splits import split_paths
 from .app import app
-from .options import GpuOption, ModelArgument, RpcOption, ThreadsOption, tables
+from .groups import grouped
+from .loading import Machine
+from .options import ModelArgument, tables
 from .terminal import pipes, write
 
 _N_CTX = 512  # nothing here depends on it
@@ -23,18 +25,18 @@ _CHANCES = (0.6, 0.8, 0.95)
 
 
 @app.command()
+@grouped
 def info(
+    *,
     model: ModelArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    n_threads: ThreadsOption = None,
-    n_gpu_layers: GpuOption = 0,
-    rpc: RpcOption = None,
+    machine: Machine,
 ) -> None:
     """Show what a model is, whether it can be probed, and what rows cost on this machine."""
     path = resolve_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so
-        llm = MaskProbeLlama(path, n_ctx=_N_CTX, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc)
+        llm = MaskProbeLlama(path, n_ctx=_N_CTX, **machine.arguments())
     with llm:
         found = model_facts(llm) | probing_facts(llm)
     with pipes():

@@ -1,4 +1,4 @@
-"""What commands share: options that name models and machines, and the consoles."""
+"""What commands share: options that name models and settings, and the consoles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ ModelOption = Annotated[
 ModelArgument = Annotated[
     str | None,
     typer.Argument(help="A .gguf file, a catalogue name or user/repo:QUANT; default: smollm2."),
-]
-ContextOption = Annotated[int, typer.Option(help="Context length in tokens.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="Threads; default: one per physical core.")]
-GpuOption = Annotated[int, typer.Option(help="Layers on the GPU, -1 = all.")]
-RpcOption = Annotated[
-    list[str] | None,
-    typer.Option(help="host:port of a llama.cpp RPC server; with --n-gpu-layers it computes layers too. Repeatable."),
 ]
 SPECULATION_HELP = (
     'Settings such as "budget=10", "masks=2,tree=15x4,probe=prompt-mean,update=0.1", "tree=dynamic,block=60" or '

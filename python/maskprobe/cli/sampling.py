@@ -1,53 +1,45 @@
-"""What commands that answer share: options of sampling under llama-cpp-python's names, and the model that answers.
+"""Options of sampling that commands which answer share, under llama-cpp-python's names.
 
-The ranges are checked where sampling and loading are.
+The ranges are checked where sampling is.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from ..hub import resolve_model
-from ..llama import MaskProbeLlama, Options
-from ..speculation import Speculation
+from ..llama import Options
 
-TemperatureOption = Annotated[float, typer.Option(help="0 = greedy.")]
-TopKOption = Annotated[int, typer.Option(help="Choose among so many tokens; 0 = all.")]
-TopPOption = Annotated[float, typer.Option(help="Choose among the tokens that make up this probability; 1 = all.")]
-MinPOption = Annotated[float, typer.Option(help="Least probability relative to the best token's; 0 = any.")]
-RepeatPenaltyOption = Annotated[float, typer.Option(help="Above 1: tokens that have come are less likely to again.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of the sampler.")]
-StopOption = Annotated[list[str] | None, typer.Option(help="Text that ends the answer. Repeatable.")]
 SystemOption = Annotated[str | None, typer.Option(help="System message.")]
-PlainOption = Annotated[bool, typer.Option("--plain", help="Plain one-row decoding.")]
 
 
-def answer_options(ctx: typer.Context) -> Options:
-    """What a command with all of these options, and max_tokens, asks of the model."""
-    given = ctx.params
-    return {
-        "max_tokens": given["max_tokens"],
-        "temperature": given["temperature"],
-        "top_k": given["top_k"],
-        "top_p": given["top_p"],
-        "min_p": given["min_p"],
-        "repeat_penalty": given["repeat_penalty"],
-        "seed": given["seed"],
-        "stop": given["stop"] or [],
-        "speculate": False if given["plain"] else None,
-    }
+@dataclass(kw_only=True)
+class Answering:
+    """How an answer is made; with a limit, what :meth:`MaskProbeLlama.stream` takes."""
 
-
-def loaded(ctx: typer.Context, speculation: Speculation) -> MaskProbeLlama:
-    """The model of a command with the options of model and machine."""
-    given = ctx.params
-    return MaskProbeLlama(
-        resolve_model(given["model"]),
-        n_ctx=given["n_ctx"],
-        n_threads=given["n_threads"],
-        n_gpu_layers=given["n_gpu_layers"],
-        rpc_servers=given["rpc"],
-        speculation=speculation,
+    temperature: Annotated[float, typer.Option(help="0 = greedy.")] = 0.8
+    top_k: Annotated[int, typer.Option(help="Choose among so many tokens; 0 = all.")] = 40
+    top_p: Annotated[float, typer.Option(help="Choose among the tokens that make up this probability; 1 = all.")] = 0.95
+    min_p: Annotated[float, typer.Option(help="Least probability relative to the best token's; 0 = any.")] = 0.05
+    repeat_penalty: Annotated[float, typer.Option(help="Above 1: tokens that have come are less likely to again.")] = (
+        1.0
     )
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.")] = None
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer. Repeatable.")] = None
+    plain: Annotated[bool, typer.Option("--plain", help="Plain one-row decoding.")] = False
+
+    def options(self, max_tokens: int) -> Options:
+        """What is asked of the model."""
+        return {
+            "max_tokens": max_tokens,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+            "seed": self.seed,
+            "stop": self.stop or [],
+            "speculate": False if self.plain else None,
+        }

@@ -11,11 +11,15 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from .app import app
-from .options import ContextOption, GpuOption, ModelOption, RpcOption, SpeculationOption, ThreadsOption, notes
+from .groups import grouped
+from .loading import Adapted
+from .options import ModelOption, SpeculationOption, notes
 
 
 @app.command()
+@grouped
 def serve(
+    *,
     model: ModelOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all, also from outside.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on, 0 = a free one.")] = 8080,
@@ -35,10 +39,7 @@ def serve(
         str | None, typer.Option(help="A chat format of llama-cpp-python; default: the model's own template.")
     ] = None,
     speculation: SpeculationOption = "",
-    n_ctx: ContextOption = 4096,
-    n_threads: ThreadsOption = None,
-    n_gpu_layers: GpuOption = 0,
-    rpc: RpcOption = None,
+    loading: Adapted,
 ) -> None:
     """Serve a model to OpenAI clients, with a chat page at /."""
     try:
@@ -49,20 +50,13 @@ def serve(
     if api_key == "":
         raise ValueError("the API key is empty; give one, or leave --api-key and MASKPROBE_API_KEY out")
     settings = parse_speculation(speculation)
+    arguments = loading.arguments()
     path = resolve_model(model)
     names = [alias] if alias else []
     names += [path.stem, path.name] + ([model] if model else [])
     with (
         closing(server.bind(host, port)) as bound,  # before the model: a port in use is known at once
-        MaskProbeLlama(
-            path,
-            n_ctx=n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
-            rpc_servers=rpc,
-            chat_format=chat_format,
-            speculation=settings,
-        ) as llm,
+        MaskProbeLlama(path, chat_format=chat_format, speculation=settings, **arguments) as llm,
     ):
         if api_key is None and not server.is_local(bound):
             notes.print("Whoever reaches this address can use the model; --api-key KEY asks for a key.", style="yellow")
