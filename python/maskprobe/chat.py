@@ -5,13 +5,16 @@ Its handlers are written for a llama_cpp.Llama; what they need of one is here, o
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from . import grammars
 from .control_tokens import ControlTokens
 from .errors import ModelError
+from .time_limit import within
+
+TEMPLATE_SECONDS = 5.0  # thousands of messages take a fraction of one
 
 Handler = Callable[..., Any]
 _NEEDS_TOKENIZER = ("functionary-v1", "functionary-v2")
@@ -77,7 +80,7 @@ class ChatFormats:
         """The prompt that the model's own template makes of messages.
 
         Raises:
-            ModelError: the model has no template.
+            ModelError: the model has no template, or one that does not end.
             ValueError: the template refuses the messages.
         """
         if "chat_template.default" not in self._templates:
@@ -90,10 +93,22 @@ class ChatFormats:
 
         if name not in self._formatters:
             bos, eos = self._special
-            with _template_errors():
-                formatter = formats.Jinja2ChatFormatter(self._templates[name], bos_token=bos, eos_token=eos)
-            self._formatters[name] = _guarded(formatter)
+            template = self._templates[name]
+            formatter = self._run(partial(formats.Jinja2ChatFormatter, template, bos_token=bos, eos_token=eos))
+            self._formatters[name] = lambda **arguments: self._run(partial(formatter, **arguments))
         return self._formatters[name]
+
+    def _run(self, call: Callable[[], Any]) -> Any:
+        """A template is the model file's program: whatever it raises is about the messages or the template."""
+        try:
+            return within(TEMPLATE_SECONDS, call)
+        except TimeoutError as error:
+            raise ModelError(
+                f"{self._model} has a chat template that does not end ({TEMPLATE_SECONDS:g} s were given); "
+                "give the prompt as text, or name a chat_format for create_chat_completion"
+            ) from error
+        except Exception as error:
+            raise ValueError(f"the chat template cannot render these messages: {error}") from error
 
 
 class ChatModel:
@@ -242,23 +257,6 @@ def _checked_schema(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         return grammars.checked_schema(dict(schema))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-@contextlib.contextmanager
-def _template_errors() -> Iterator[None]:
-    """A template is the model file's program: whatever it raises is about the messages or the template."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f"the chat template cannot render these messages: {error}") from error
-
-
-def _guarded(formatter: Handler) -> Handler:
-    def render(**arguments: Any) -> Any:
-        with _template_errors():
-            return formatter(**arguments)
-
-    return render
 
 
 def stream_chat(parts: Iterator[dict[str, Any]], model: ChatModel) -> Iterator[dict[str, Any]]:
