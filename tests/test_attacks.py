@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 import gguf_mutations
 import tiny_models
+from fuzz_targets import TARGETS, TEMPLATE, refusals
 from maskprobe import MaskProbeError, MaskProbeLlama, ModelError, Speculation
 from maskprobe.bench.prompts import read_prompts
 from maskprobe.bench.results import FORMAT, Run, load
@@ -30,16 +30,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-
-
-@contextlib.contextmanager
-def refusals(kinds: type[Exception] | tuple[type[Exception], ...], names: str = "") -> Iterator[None]:
-    """Lets these exceptions pass, if they say something, with the name in it."""
-    try:
-        yield
-    except kinds as error:
-        if not str(error) or names not in str(error):
-            raise
 
 
 def spoiled(good: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -65,6 +55,16 @@ def lines_of(entry: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
 def written(path: Path, text: str) -> Path:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     return path
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_inputs_that_fuzzing_found(name: str, tmp_path: Path) -> None:
+    inputs = sorted((Path(__file__).parent / "attacks" / name).iterdir())
+    assert inputs
+    with TARGETS[name](tmp_path) as run:
+        for file in inputs:
+            print(file.name)
+            run(file.read_bytes())
 
 
 # --- files of the benchmark ---------------------------------------------------------------------------
@@ -143,12 +143,6 @@ values = st.sampled_from(
 def test_notation(text: str) -> None:
     with refusals((ValueError, TypeError)):
         assert parse_speculation(text).rows() >= 1
-
-
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
 
 
 @pytest.fixture(scope="module")

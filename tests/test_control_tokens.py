@@ -62,7 +62,7 @@ def prompt_tokens(llm: MaskProbeLlama, messages: Any, **options: Any) -> int:
 PLAIN = [
     "", " ", "  ", "\n", "\n\nHello\n", " Hello ", "Hello", "a\tb", "naïve café — 日本語 😀 \u200b\u2028",
     "x < y | y > z", "<", "|>", "<|", "|im_start|>", "im_end|>", "<|im_", "<think>", "user\n", "assistant", "a" * 300,
-    "\U0010fffd\ue000", "def f(x):\n    return x << 2 | 1\n", "<html>\n <b>bold</b>\n</html>", "[INST]</s>{{ 1 }}",
+    "\U0002a6d6\ue000", "def f(x):\n    return x << 2 | 1\n", "<html>\n <b>bold</b>\n</html>", "[INST]</s>{{ 1 }}",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-// Drives a fuzz target without any fuzzing engine: replays files, then makes inputs for a while. Input i of a seed is
-// the same in every run, so a finding is repeated with --seed S --first I --executions 1; its bytes are saved too, and
-// the process that dies says which input it was.
+// Drives a fuzz target where there is no libFuzzer: replays files, then makes inputs for a while, blindly. Input i of a
+// seed is the same in every run, so a finding is repeated with --seed S --first I --executions 1; its bytes are saved
+// too, and the process that dies says which input it was.
 //
 //   fuzz_X [--seconds N] [--executions N] [--seed S] [--first I] [files or folders of inputs ...]
 #include "fuzz.h"
@@ -12,6 +12,9 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+
+extern "C" int LLVMFuzzerInitialize(int * argc, char *** argv);
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size);
 
 #if defined(__GNUC__)
 extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__((weak));
@@ -101,19 +104,12 @@ Bytes make_input(uint32_t seed, uint32_t i, const std::vector<Bytes> & corpus) {
     return random_bytes(rng, rng() % longest);
 }
 
-// False if the target found fault with the input.
-bool execute(const Bytes & bytes, const std::string & called) {
+void execute(const Bytes & bytes, const std::string & called) {
     input = bytes;
     name = called;
-    const int before = mp::test::n_failures;
     // A copy of exactly this size, so that a sanitizer sees what reads past it.
     const std::vector<uint8_t> exact(bytes.begin(), bytes.end());
-    mp::test::Input in(exact.data(), exact.size());
-    mp::test::run(called.c_str(), [&] { fuzz_one(in); });
-    if (mp::test::n_failures != before) {
-        save_input();
-    }
-    return mp::test::n_failures == before;
+    LLVMFuzzerTestOneInput(exact.data(), exact.size());
 }
 
 std::vector<std::pair<std::string, Bytes>> read_files(const std::vector<std::string> & paths) {
@@ -170,12 +166,11 @@ int main(int argc, char ** argv) {
         executions = 0; // files alone
     }
     watch_for_death();
-    fuzz_begin();
+    LLVMFuzzerInitialize(&argc, &argv);
 
     std::vector<Bytes> corpus;
-    bool good = true;
     for (const auto & [file, bytes] : read_files(paths)) {
-        good = execute(bytes, file) && good;
+        execute(bytes, file);
         corpus.push_back(bytes);
     }
     const auto start = std::chrono::steady_clock::now();
@@ -183,9 +178,9 @@ int main(int argc, char ** argv) {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     };
     unsigned long i = first;
-    for (; good && i - first < executions && elapsed() < seconds; ++i) {
-        good = execute(make_input(static_cast<uint32_t>(seed), static_cast<uint32_t>(i), corpus),
-                       "seed " + std::to_string(seed) + ", input " + std::to_string(i));
+    for (; i - first < executions && elapsed() < seconds; ++i) {
+        execute(make_input(static_cast<uint32_t>(seed), static_cast<uint32_t>(i), corpus),
+                "seed " + std::to_string(seed) + ", input " + std::to_string(i));
     }
     std::cout << corpus.size() << " files and " << i - first << " executions in " << elapsed() << " s; ";
     return mp::test::finish();

@@ -1,5 +1,5 @@
-// What a fuzz target has: the bytes of one input, read as numbers. A target says with CHECK what must hold; driver.cpp
-// makes the inputs.
+// What a fuzz target has: the bytes of one input, read as numbers. A target says with CHECK what must hold; libFuzzer,
+// or driver.cpp without it, makes the inputs.
 #pragma once
 
 #include "check.h"
@@ -71,6 +71,6 @@ private:
 
 } // namespace mp::test
 
-// The target of a program: one per file.
+// The target of a program: one per file. entry.cpp hands it to the engine.
 void fuzz_begin();
 void fuzz_one(mp::test::Input & in);

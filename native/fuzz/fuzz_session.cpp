@@ -4,37 +4,13 @@
 #include "error.h"
 #include "fuzz.h"
 #include "maskprobe.h"
+#include "model.h"
 #include "session_fixture.h"
 
 using namespace mp;
 using namespace mp::test;
 
 namespace {
-
-MockLlama any_model(Input & in) {
-    MockLlama model;
-    model.n_vocab = 1 + in.below(40);
-    model.n_embd = 2 + in.below(4);
-    model.n_batch = 1 + in.below(48);
-    model.n_ubatch = 1 + in.below(static_cast<int32_t>(model.n_batch));
-    model.n_seq_max = 1 + in.below(24);
-    model.embedding_scale = in.coin() ? 1.0f : 2.0f;
-    model.n_remembered = in.below(4);
-    for (int32_t i = in.below(3); i > 0; --i) {
-        model.eog.insert(in.below(model.n_vocab));
-    }
-    const Ids ranks = in.tokens(7, 6);
-    model.rank_of_truth = [ranks](int32_t pos, size_t mask) { return ranks[(pos * 3 + mask) % ranks.size()] - 2; };
-    std::vector<float> logits(5);
-    for (float & logit : logits) {
-        logit = in.some_float();
-    }
-    if (in.coin()) {
-        model.logit_of_rank = [logits](int32_t rank) { return logits[rank % logits.size()]; };
-    }
-    model.resize(2 + in.below(62));
-    return model;
-}
 
 // Some of them do not fit the model or each other.
 Speculation any_speculation(Input & in, const MockLlama & model) {
@@ -44,7 +20,8 @@ Speculation any_speculation(Input & in, const MockLlama & model) {
     if (speculation.tree == MP_TREE_STATIC) {
         speculation.widths = in.tokens(in.below(speculation.n_masks + 1), 6);
     }
-    speculation.block = in.below(40) - in.rarely(16);
+    speculation.block = in.below(40);
+    speculation.block -= in.rarely(16);
     speculation.prune = in.coin();
     speculation.update = in.rarely(8) ? in.any_float() : static_cast<float>(in.below(3)) / 2.0f;
     speculation.masks = mask_start(model, speculation.n_masks);
@@ -73,18 +50,6 @@ Ids any_prompt(Input & in, const MockLlama & model, const Session & session) {
         prompt.push_back(in.rarely(8) ? in.below(model.n_vocab) : part[prompt.size() % part.size()]);
     }
     return prompt;
-}
-
-void add_faults(Input & in, MockLlama & llama) {
-    llama.decode_codes.clear();
-    llama.null_logits.clear();
-    if (in.rarely(3)) {
-        const int32_t codes[] = {1, 2, -1, -2, -3};
-        llama.decode_codes[llama.n_decode_calls + in.below(12)] = codes[in.below(5)];
-    }
-    if (in.rarely(3)) {
-        llama.null_logits.insert(llama.n_logits_calls + in.below(40));
-    }
 }
 
 void check_refuses(Session & session) {

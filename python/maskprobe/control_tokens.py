@@ -17,7 +17,7 @@ from .vocabulary import Vocabulary
 Messages = list[dict[str, Any]]
 
 _SPACE = " \t\n\v\f\r"
-_LAST_PRIVATE = 0x10FFFD  # stand-ins are taken downwards from here
+_LAST_RARE = 0x2A6D6  # stand-ins are taken downwards from here: ideographs, which repr() and tojson leave as they are
 
 
 class AsText(NamedTuple):
@@ -49,7 +49,7 @@ class ControlTokens:
         used = set("".join(_strings(messages)))
         if not used & self._marks:
             return AsText(messages, {})
-        codes = (code for code in range(_LAST_PRIVATE, 0, -1) if chr(code) not in used)
+        codes = (code for code in range(_LAST_RARE, 0, -1) if chr(code) not in used)
         characters = dict(zip(codes, sorted(self._marks), strict=False))
         stand_ins = {ord(character): code for code, character in characters.items()}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_SPLIT_NAME = re.compile(r"-([0-9]{5})-of-([0-9]{5})\.gguf$")
 
 
 def split_paths(path: Path) -> list[Path]:
     """All files of a model, given the first of a split one or the only one."""
-    match = _SPLIT_NAME.search(path.name)
+    match = _split_name(path)
     if match is None:
         return [path]
     stem, count = path.name[: match.start()], int(match[2])
@@ -19,5 +19,10 @@ def split_paths(path: Path) -> list[Path]:
 
 def model_stem(path: Path) -> str:
     """The name of a model file without its suffix and, in a split model, without the number of the part."""
-    match = _SPLIT_NAME.search(path.name)
+    match = _split_name(path)
     return path.stem if match is None else path.name[: match.start()]
+
+
+def _split_name(path: Path) -> re.Match[str] | None:
+    match = _SPLIT_NAME.search(path.name)
+    return match if match and 1 <= int(match[1]) <= int(match[2]) else None

@@ -47,7 +47,7 @@ def _joined(content: object) -> object:
     if not isinstance(content, list):
         return content
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else part
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):
             raise ValueError(f"parts must be of the type text, with a text; got {kind!r:.80}")
     return "\n".join(part["text"] for part in content)
