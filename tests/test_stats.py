@@ -11,7 +11,8 @@ import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.binding import ffi
-from maskprobe.results import Counter
+from maskprobe.generation import _logprobs
+from maskprobe.results import Counter, TokenLogprobs
 
 MODES = {
     "plain": False,
@@ -140,3 +141,11 @@ def test_accepted_per_depth_by_hand() -> None:
     assert stats.passes == 4
     assert stats.acceptance_length == 2.0
     assert stats.host_ms == 2.0
+
+
+def test_logprobs_are_numbers_that_json_has() -> None:
+    logp, top = ffi.new("float[]", [float("nan"), -1.5]), ffi.new("int32_t[]", [4, 7, 4, 7])
+    top_logp = ffi.new("float[]", [float("nan"), -float("inf"), -1.5, -float("inf")])
+    c_pass = ffi.new("mp_pass *", {"logp": logp, "top": top, "top_logp": top_logp, "n_top": 2})
+    assert _logprobs(c_pass, 0) == TokenLogprobs(-9999.0, [(4, -9999.0), (7, -9999.0)])
+    assert _logprobs(c_pass, 1) == TokenLogprobs(-1.5, [(4, -1.5), (7, -9999.0)])

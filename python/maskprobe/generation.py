@@ -20,6 +20,8 @@ from .sampling import Chain
 from .speculation import Speculation
 from .text import TextStream
 
+_LEAST_LOGPROB = -9999.0  # as OpenAI's API says it
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -99,4 +101,10 @@ def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
 def _logprobs(c_pass: Any, i: int) -> TokenLogprobs:
     """Of the pass's token i."""
     first, last = i * c_pass.n_top, (i + 1) * c_pass.n_top
-    return TokenLogprobs(c_pass.logp[i], [(c_pass.top[j], c_pass.top_logp[j]) for j in range(first, last)])
+    top = [(c_pass.top[j], _finite(c_pass.top_logp[j])) for j in range(first, last)]
+    return TokenLogprobs(_finite(c_pass.logp[i]), top)
+
+
+def _finite(logprob: float) -> float:
+    """JSON knows neither infinity nor what is no number."""
+    return logprob if logprob > _LEAST_LOGPROB else _LEAST_LOGPROB
