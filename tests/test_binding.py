@@ -30,15 +30,15 @@ def test_the_unchanged_library_is_accepted() -> None:
     assert import_with("").stdout.strip() == "imported"
 
 
-@pytest.mark.parametrize("version", ["0.3.35", "0.2.90", "0.4.0", "1.0.0", "0.3.37+cu124"])
+@pytest.mark.parametrize("version", ["0.3.34", "0.3.4", "0.2.90", "0.3.37", "0.3.37+cu124", "0.4.0", "1.0.0"])
 def test_other_versions_are_refused(version: str) -> None:
     out = import_with(f"llama_cpp.__version__ = {version!r}").stdout
     assert out.startswith("BindingError")
     assert f"but {version} is installed" in out
-    assert 'pip install "llama-cpp-python>=' in out
+    assert 'pip install "llama-cpp-python>=0.3.35,<0.3.37"' in out
 
 
-@pytest.mark.parametrize("version", ["0.3.36", "0.3.36+cu124"])
+@pytest.mark.parametrize("version", ["0.3.35", "0.3.35+cu124", "0.3.36", "0.3.36+cu124"])
 def test_builds_of_a_supported_version_are_accepted(version: str) -> None:
     assert import_with(f"llama_cpp.__version__ = {version!r}").stdout.strip() == "imported"
 

@@ -1,4 +1,4 @@
-"""The declarations in native/src/llama_api.h against the installed llama.h.
+"""The declarations in native/src/llama_api.h against the installed llama.h, and the RPC protocol against its header.
 
 The core calls llama.cpp through addresses alone, so no compiler sees both sides of a call. Here one does: a generated
 file includes both headers and holds every function and every struct of ours to the original.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from maskprobe import rpc
 
 HEADER = Path(__file__).parents[1] / "native" / "src" / "llama_api.h"
 
@@ -158,3 +161,9 @@ def test_a_break_is_caught(original: str, altered: str, complaint: str, tmp_path
     result = _compile(tmp_path, tmp_path)
     assert result.returncode != 0
     assert complaint in result.stderr
+
+
+def test_the_rpc_protocol_is_that_of_the_header() -> None:
+    header = (_llama_include() / "ggml-rpc.h").read_text(encoding="utf-8")
+    numbers = dict(re.findall(r"#define RPC_PROTO_(\w+)_VERSION\s+(\d+)", header))
+    assert (int(numbers["MAJOR"]), int(numbers["MINOR"])) == rpc._PROTOCOL

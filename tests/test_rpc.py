@@ -24,6 +24,7 @@ from maskprobe.cli import app
 from maskprobe.devices import function
 
 FREE_PORT = "127.0.0.1:1"  # nothing listens there
+OURS = rpc._PROTOCOL
 GREETING = struct.pack("<BQ", 14, 24) + bytes(24)
 
 
@@ -107,7 +108,7 @@ def test_a_build_without_rpc_says_how_to_get_it(tiny: Path) -> None:
 
 
 def test_a_server_of_this_protocol_is_greeted_as_llama_cpp_does() -> None:
-    with server(answer(7, 0)) as (address, received):
+    with server(answer(*OURS)) as (address, received):
         rpc.greet(address)
     assert received == [GREETING, b"reset"]
 
@@ -115,9 +116,9 @@ def test_a_server_of_this_protocol_is_greeted_as_llama_cpp_does() -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (answer(8, 0), "speaks protocol 8.0, llama-cpp-python 0.3.* speaks 7.0"),
-        (answer(7, 1), "speaks protocol 7.1"),
-        (answer(6, 0), "speaks protocol 6.0"),
+        (answer(99, 0), rf"speaks protocol 99\.0, llama-cpp-python 0\.3.* speaks {OURS[0]}\.{OURS[1]}"),
+        (answer(OURS[0], OURS[1] + 1), rf"speaks protocol {OURS[0]}\.{OURS[1] + 1}"),
+        (answer(OURS[0] - 1, 0), rf"speaks protocol {OURS[0] - 1}\.0"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n and so on and on", "no RPC server of this llama.cpp"),
         (b"", "no RPC server of this llama.cpp"),
         (None, "does not answer .*timed out.* one client at a time"),
@@ -153,7 +154,7 @@ def imitated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_llama_cpp_is_not_asked_for_a_server_that_does_not_answer(tiny: Path, imitated: list[str]) -> None:
-    with server(answer(7, 0)) as (address, _), pytest.raises(RpcError, match=FREE_PORT):
+    with server(answer(*OURS)) as (address, _), pytest.raises(RpcError, match=FREE_PORT):
         MaskProbeLlama(tiny, n_gpu_layers=-1, rpc_servers=[address, FREE_PORT])
     assert imitated == []
 
@@ -162,7 +163,7 @@ def test_a_model_uses_its_servers_and_leaves_them(
     tiny: Path, imitated: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"n_ctx": 512, "n_threads": 1, "n_gpu_layers": -1, "speculation": Speculation(budget=4)}
-    with server(answer(7, 0)) as (address, received):
+    with server(answer(*OURS)) as (address, received):
         with MaskProbeLlama(tiny, rpc_servers=[address], **options) as llm:
             assert llm.rpc_servers == (address,)
             assert llm.engine.setup == tuned.setup_key(1, -1, [address])
@@ -181,7 +182,7 @@ def test_a_model_uses_its_servers_and_leaves_them(
 def test_a_model_that_cannot_be_loaded_leaves_its_servers(tmp_path: Path, imitated: list[str]) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(60))
-    with server(answer(7, 0)) as (address, received):
+    with server(answer(*OURS)) as (address, received):
         for _ in range(2):
             with pytest.raises(Exception, match=r"cannot load .*broken\.gguf"):
                 MaskProbeLlama(broken, n_gpu_layers=-1, rpc_servers=[address])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import llama_cpp
 import numpy as np
 import pytest
 
@@ -134,6 +135,17 @@ def test_a_state_belongs_to_a_model_and_its_settings(tiny_path: Callable[[str], 
                     other.load_state(file)
             out = other.generate(ids, max_tokens=4, temperature=0.0)
             assert (out.stats.cache_n > 0) == (message is None)
+
+
+def test_a_state_of_another_format_is_refused(
+    tiny_path: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state"
+    with MaskProbeLlama(tiny_path("llama"), n_ctx=256, n_threads=1, speculation=Speculation(tree=(6,))) as llm:
+        text_so_far(llm, file)
+        monkeypatch.setattr(llama_cpp, "LLAMA_STATE_SEQ_VERSION", llama_cpp.LLAMA_STATE_SEQ_VERSION - 1)
+        with pytest.raises(StateError, match=r"in another format than that of llama-cpp-python 0\.3\."):
+            llm.load_state(file)
 
 
 def test_what_was_saved_before_stays_when_saving_fails(

@@ -17,7 +17,7 @@ from typing import Any
 from .errors import BindingError, DecodeError, ModelError
 
 # The range whose C declarations the tests hold the core to. Upper bound exclusive.
-SUPPORTED_LLAMA_CPP = ((0, 3, 36), (0, 3, 37))
+SUPPORTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
 
 
 def _version_text(version: tuple[int, ...]) -> str:
@@ -30,6 +30,11 @@ def requirement() -> str:
     return f"llama-cpp-python>={low},<{high}"
 
 
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The three numbers of a version of llama-cpp-python, without what a build adds to them."""
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
+
+
 def _import_llama_cpp() -> Any:
     remedy = f'pip install "{requirement()}"'
     try:
@@ -37,9 +42,8 @@ def _import_llama_cpp() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise BindingError(f"llama-cpp-python cannot be imported ({error}). Mend it with: {remedy}") from error
     installed = str(llama_cpp.__version__)
-    numbers = tuple(int(part) for part in installed.split("+")[0].split(".")[:3] if part.isdigit())
     low, high = SUPPORTED_LLAMA_CPP
-    if not low <= numbers < high:
+    if not low <= version_numbers(installed) < high:
         from . import __version__
 
         raise BindingError(

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .binding import llama_cpp, requirement
+from .binding import llama_cpp, requirement, version_numbers
 from .devices import Device, describe, function, local_gpus
 from .errors import RpcError
 
@@ -24,7 +24,9 @@ _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 # of command, the size of what follows, capabilities. The answer is a size, three version numbers, capabilities.
 _HELLO = struct.pack("<BQ24x", 14, 24)
 _ANSWER = struct.Struct("<QBBBx24x")
-_PROTOCOL = (7, 0)  # of the supported llama-cpp-python
+# Of the supported versions of llama-cpp-python.
+_PROTOCOLS: dict[tuple[int, ...], tuple[int, int]] = {(0, 3, 35): (5, 0), (0, 3, 36): (7, 0)}
+_PROTOCOL = _PROTOCOLS[version_numbers(llama_cpp.__version__)]
 _PATIENCE = 5.0  # seconds
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, for 0 s
 

@@ -87,7 +87,8 @@ def _read(path: Path, model: Model) -> tuple[list[int], npt.NDArray[np.uint8]]:
         raise StateError(f"{path} is not a file that save_state wrote, or it is damaged") from error
     if setup != _setup(model):
         raise StateError(
-            f"the state in {path} is of another model than {model.path.name}, or of one with another adapter or rope"
+            f"the state in {path} is of another model than {model.path.name}, of one with another adapter or rope, "
+            f"or in another format than that of llama-cpp-python {llama_cpp.__version__}"
         )
     if tokens.dtype != np.int32 or tokens.ndim != 1 or state.dtype != np.uint8 or state.ndim != 1:
         raise StateError(f"{path} is not a file that save_state wrote, or it is damaged")
@@ -100,11 +101,15 @@ def _read(path: Path, model: Model) -> tuple[list[int], npt.NDArray[np.uint8]]:
 
 
 def _setup(model: Model) -> str:
-    """Names what the values in a KV cache depend on, wherever the files lie; llama.cpp checks types and sizes."""
+    """Names what the values in a KV cache depend on, wherever the files lie; llama.cpp checks types and sizes.
+
+    Its own format is named too: llama.cpp writes the version into files alone, not into the states that it hands out.
+    """
     options = model.options
     lora, vector = options.lora, options.control_vector
     adapter = None if lora is None else (_fingerprint(lora.path), float(lora.scale))
-    parts: list[object] = [_fingerprint(model.path), adapter, (options.rope_freq_base, options.rope_freq_scale)]
+    ropes = (options.rope_freq_base, options.rope_freq_scale)
+    parts: list[object] = [llama_cpp.LLAMA_STATE_SEQ_VERSION, _fingerprint(model.path), adapter, ropes]
     if vector is not None:
         parts.append((_fingerprint(vector.path), float(vector.scale), vector.layers and tuple(vector.layers)))
     return repr(tuple(parts))
