@@ -84,16 +84,19 @@ def main() -> None:
     with MaskProbeLlama(quantized(args.type), n_threads=args.n_threads) as llm:
         cases = choose(llm, read_prompts(args.prompts), args.limit, 800)
         plain = [llm.generate(ids, speculate=False, **options).tokens for _, ids in cases]
+        lookups = {
+            name: [Counter(replay(draft, ids, tokens)) for (_, ids), tokens in zip(cases, plain, strict=True)]
+            for name, draft in LOOKUP.items()
+        }
         for machine, drafters in track(sums.items(), "machines", console=Console(stderr=True), transient=True):
             costs = MACHINES[machine]
             llm.reset(learned=True)
-            for (_, ids), tokens in zip(cases, plain, strict=True):
+            for i, ((_, ids), tokens) in enumerate(zip(cases, plain, strict=True)):
                 looping = is_looping(tokens)
                 stats = llm.generate(ids, speculate=Speculation(cost_curve=costs), **options).stats
                 drafters["ours"].add(stats.predicted_n - 1, dict(stats.passes_by_rows), costs, looping)
-                for name, draft in LOOKUP.items():
-                    passes = Counter(replay(draft, ids, tokens))
-                    drafters[name].add(len(tokens) - 1, passes, costs, looping)
+                for name, passes in lookups.items():
+                    drafters[name].add(len(tokens) - 1, passes[i], costs, looping)
     table = Table("costs", "drafter", "tokens/pass", "rows/pass", "speed", "not looping", "dearest answer")
     for machine, drafters in sums.items():
         for name, total in drafters.items():

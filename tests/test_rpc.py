@@ -32,10 +32,28 @@ def answer(major: int, minor: int) -> bytes:
     return struct.pack("<Q", 28) + bytes([major, minor, 0, 0]) + bytes(24)
 
 
+class Received(list[bytes]):
+    """What a server was sent, by the thread that reads it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def append(self, what: bytes) -> None:
+        with self._changed:
+            super().append(what)
+            self._changed.notify_all()
+
+    def once(self, n: int) -> list[bytes]:
+        """All of it, as soon as there are so many."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self) >= n, timeout=60.0)
+            return [*self]
+
+
 @contextmanager
-def server(reply: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+def server(reply: bytes | None) -> Iterator[tuple[str, Received]]:
     """Something that answers greetings with these bytes, or keeps silent; and what it was sent."""
-    received: list[bytes] = []
+    received = Received()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -171,6 +189,7 @@ def test_a_model_uses_its_servers_and_leaves_them(
             tokens = llm.generate([5, 6, 7], max_tokens=6, temperature=0.0).tokens
             # The second model shares the connection: a server that serves one client would not answer again.
             MaskProbeLlama(tiny, rpc_servers=[address], **options).close()
+            assert received.once(2) == [GREETING, b"reset"]
         MaskProbeLlama(tiny, rpc_servers=[address], **options).close()
     assert received == [GREETING, b"reset"] * 2
     assert imitated == [address] * 3

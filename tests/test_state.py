@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import llama_cpp
@@ -137,32 +137,37 @@ def test_a_state_belongs_to_a_model_and_its_settings(tiny_path: Callable[[str], 
             assert (out.stats.cache_n > 0) == (message is None)
 
 
-def test_a_state_of_another_format_is_refused(
-    tiny_path: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def saved(tiny_path: Callable[[str], Path], tmp_path: Path) -> Iterator[tuple[MaskProbeLlama, Path]]:
+    """An object and the file that its state is in."""
     file = tmp_path / "state"
     with MaskProbeLlama(tiny_path("llama"), n_ctx=256, n_threads=1, speculation=Speculation(tree=(6,))) as llm:
         text_so_far(llm, file)
-        monkeypatch.setattr(llama_cpp, "LLAMA_STATE_SEQ_VERSION", llama_cpp.LLAMA_STATE_SEQ_VERSION - 1)
-        with pytest.raises(StateError, match=r"in another format than that of llama-cpp-python 0\.3\."):
-            llm.load_state(file)
+        yield llm, file
+
+
+def test_a_state_of_another_format_is_refused(
+    saved: tuple[MaskProbeLlama, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, file = saved
+    monkeypatch.setattr(llama_cpp, "LLAMA_STATE_SEQ_VERSION", llama_cpp.LLAMA_STATE_SEQ_VERSION - 1)
+    with pytest.raises(StateError, match=r"in another format than that of llama-cpp-python 0\.3\."):
+        llm.load_state(file)
 
 
 def test_what_was_saved_before_stays_when_saving_fails(
-    tiny_path: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: tuple[MaskProbeLlama, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "state"
-    with MaskProbeLlama(tiny_path("llama"), n_ctx=256, n_threads=1, speculation=Speculation(tree=(6,))) as llm:
-        text_so_far(llm, file)
-        before = file.read_bytes()
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            llm.save_state(tmp_path / "nowhere" / "state")
+    llm, file = saved
+    before = file.read_bytes()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        llm.save_state(tmp_path / "nowhere" / "state")
 
-        def full(*_: object, **__: object) -> None:
-            raise OSError(28, "No space left on device")
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("maskprobe.state.np.savez", full)
-        with pytest.raises(OSError, match="No space left"):
-            llm.save_state(file)
-        assert file.read_bytes() == before
-        assert list(tmp_path.iterdir()) == [file]
+    monkeypatch.setattr("maskprobe.state.np.savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        llm.save_state(file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]

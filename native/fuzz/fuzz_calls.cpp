@@ -1,6 +1,7 @@
 // The C functions in any order, with any numbers and missing pointers; arrays are as long as they say. Each does what
 // it is for or says why not, what it hands out can be read, and the KV cache holds as many tokens as the session says.
 #include "maskprobe.h"
+#include "mock_binding.h"
 #include "model.h"
 #include "session_fixture.h"
 
@@ -213,25 +214,9 @@ int call(Caller & c, Input & in) {
     }
 }
 
-void bind_mock() {
-    std::vector<const char *> names;
-    std::vector<void *> addresses;
-    const LlamaApi api = mock_api();
-#define ADD(result, name, parameters)                                                                                  \
-    names.push_back(#name);                                                                                            \
-    addresses.push_back(reinterpret_cast<void *>(api.name));
-    MP_LLAMA_FUNCTIONS(ADD)
-#undef ADD
-    const size_t layout[] = {sizeof(llama_batch),           offsetof(llama_batch, n_tokens),
-                             offsetof(llama_batch, token),  offsetof(llama_batch, embd),
-                             offsetof(llama_batch, pos),    offsetof(llama_batch, n_seq_id),
-                             offsetof(llama_batch, seq_id), offsetof(llama_batch, logits)};
-    CHECK_EQ(mp_bind(names.data(), addresses.data(), names.size(), layout), static_cast<int>(MP_OK));
-}
-
 } // namespace
 
-void fuzz_begin() { bind_mock(); }
+void fuzz_begin() { CHECK_EQ(MockTable().bind(), static_cast<int>(MP_OK)); }
 
 void fuzz_one(Input & in) {
     const MockLlama model = any_model(in);

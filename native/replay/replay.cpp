@@ -24,6 +24,7 @@ using namespace mp;
 
 constexpr int32_t magic = 0x3152504d; // "MPR1"
 constexpr size_t most_rows = 60;
+constexpr int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
 
 struct Answer {
     bool looping = false;
@@ -155,7 +156,7 @@ public:
             const size_t n_left = answer.output.size() - 1 - root;
             const PlanLimits limits{n_left > 1 ? most_rows : 1 + n_again, n_again, n_left - 1, 64, 1};
             const Plan plan =
-                make_plan(answer.output[root], Evidence{ngrams, adjacency_, levels, 3}, mixer_, budget_, limits);
+                make_plan(answer.output[root], Evidence{ngrams, adjacency_, levels, sources}, mixer_, budget_, limits);
             const std::vector<int32_t> path = verify(plan, answer, root, ngrams);
             size_t rows = n_again + plan.tree.size();
             for (const int32_t masks : plan.masks_of_node) {
@@ -193,14 +194,6 @@ private:
             }
             path.push_back(child);
         }
-    }
-
-    static size_t n_on_spine(const std::vector<int32_t> & path, const std::vector<int32_t> & spine) {
-        size_t n = 1;
-        while (n < path.size() && n < spine.size() && path[n] == spine[n]) {
-            ++n;
-        }
-        return n;
     }
 
     // What a clock would have said of a pass.

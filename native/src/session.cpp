@@ -399,10 +399,7 @@ void Session::learn(const CandidateSet & candidates, int32_t node_token, int32_t
 // Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
 // are decoded again at the head of the next block, so that cells stay in position order.
 void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block) {
-    size_t n_kept = 1;
-    while (n_kept < path.size() && n_kept < block.spine.size() && path[n_kept] == block.spine[n_kept]) {
-        ++n_kept;
-    }
+    const size_t n_kept = n_on_spine(path, block.spine);
     cached_.insert(cached_.end(), pending_.begin(), pending_.end());
     const int32_t end_of_root = static_cast<int32_t>(cached_.size());
     for (size_t i = 1; i < n_kept; ++i) {

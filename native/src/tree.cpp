@@ -102,6 +102,11 @@ DraftTree grow_static(int32_t root_token, const std::vector<Candidates> & levels
     return tree;
 }
 
+size_t n_on_spine(const std::vector<int32_t> & path, const std::vector<int32_t> & spine) {
+    const auto end = std::mismatch(path.begin(), path.end(), spine.begin(), spine.end()).first;
+    return static_cast<size_t>(end - path.begin());
+}
+
 DraftTree grow_dynamic(int32_t root_token, const std::vector<Candidates> & levels, bool prune, size_t n_drafted) {
     // The frontier holds, for every node, its best child not yet taken. Log-probabilities fall along a path
     // and along the ranks, so the best of the frontier is always the next most probable node.

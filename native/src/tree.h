@@ -35,6 +35,9 @@ struct DraftTree {
     std::string check_integrity() const;
 };
 
+// How many nodes a path and a spine have in common at their start.
+size_t n_on_spine(const std::vector<int32_t> & path, const std::vector<int32_t> & spine);
+
 // levels[d] ranks the tokens of depth d + 1. With prune, a candidate equal to its parent's token is skipped.
 
 // [ESP, §3.3] widths[d] children at depth d + 1, all under the likeliest node of depth d.

@@ -2,6 +2,7 @@
 // generation through it.
 #include "maskprobe.h"
 
+#include "mock_binding.h"
 #include "session_fixture.h"
 
 #include <algorithm>
@@ -27,28 +28,6 @@ void check_fails(int line, int status, mp_status expected, const std::string & t
 
 // --- binding ----------------------------------------------------------------------------------------
 
-const std::vector<size_t> layout{sizeof(llama_batch),           offsetof(llama_batch, n_tokens),
-                                 offsetof(llama_batch, token),  offsetof(llama_batch, embd),
-                                 offsetof(llama_batch, pos),    offsetof(llama_batch, n_seq_id),
-                                 offsetof(llama_batch, seq_id), offsetof(llama_batch, logits)};
-
-struct Table {
-    std::vector<const char *> names;
-    std::vector<void *> addresses;
-
-    Table() {
-        const LlamaApi api = mock_api();
-#define ADD(result, name, parameters)                                                                                  \
-    names.push_back(#name);                                                                                            \
-    addresses.push_back(reinterpret_cast<void *>(api.name));
-        MP_LLAMA_FUNCTIONS(ADD)
-#undef ADD
-    }
-    int bind(const std::vector<size_t> & batch_layout = layout) const {
-        return mp_bind(names.data(), addresses.data(), names.size(), batch_layout.data());
-    }
-};
-
 // Runs first: nothing is bound yet.
 void unbound() {
     MockLlama llama;
@@ -60,7 +39,7 @@ void unbound() {
 }
 
 void required_functions() {
-    const Table table;
+    const MockTable table;
     for (size_t i = 0; i < table.names.size(); ++i) {
         CHECK_EQ(std::string(mp_required_function(i)), std::string(table.names[i]));
     }
@@ -69,8 +48,8 @@ void required_functions() {
 }
 
 void binding() {
-    for (size_t i = 0; i < Table().names.size(); ++i) {
-        Table without;
+    for (size_t i = 0; i < MockTable().names.size(); ++i) {
+        MockTable without;
         const std::string name = without.names[i];
         without.addresses[i] = nullptr;
         CHECK_FAILS(MP_ERROR_BINDING, "llama.cpp lacks " + name, without.bind());
@@ -79,24 +58,24 @@ void binding() {
         CHECK_FAILS(MP_ERROR_BINDING, "llama.cpp lacks " + name, without.bind());
         CHECK_EQ(std::string(mp_last_error()), "llama.cpp lacks " + name); // that one and no other
     }
-    Table none;
+    MockTable none;
     none.names.resize(0);
     CHECK_FAILS(MP_ERROR_BINDING, "llama_decode, llama_synchronize", none.bind());
-    for (size_t i = 0; i < layout.size(); ++i) {
-        std::vector<size_t> other = layout;
+    for (size_t i = 0; i < batch_layout.size(); ++i) {
+        std::vector<size_t> other = batch_layout;
         other[i] += 4;
-        CHECK_FAILS(MP_ERROR_BINDING, "value " + std::to_string(i), Table().bind(other));
+        CHECK_FAILS(MP_ERROR_BINDING, "value " + std::to_string(i), MockTable().bind(other));
     }
-    const Table table;
-    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(nullptr, table.addresses.data(), 1, layout.data()));
-    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(table.names.data(), nullptr, 1, layout.data()));
+    const MockTable table;
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(nullptr, table.addresses.data(), 1, batch_layout.data()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(table.names.data(), nullptr, 1, batch_layout.data()));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_bind(table.names.data(), table.addresses.data(), 1, nullptr));
 
-    Table more; // functions that the core does not know are no harm, nor is their order
+    MockTable more; // functions that the core does not know are no harm, nor is their order
     more.names.insert(more.names.begin(), "llama_unheard_of");
     more.addresses.insert(more.addresses.begin(), nullptr);
     CHECK_OK(more.bind());
-    Table half;
+    MockTable half;
     half.addresses[0] = nullptr;
     CHECK(half.bind() != MP_OK);
     MockLlama llama; // the table bound before is still there
