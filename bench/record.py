@@ -1,4 +1,5 @@
-"""Records answers for native/replay: tokens, and what the model and a mask behind each of them rank.
+"""Records answers for native/replay: tokens, and what the model and a mask behind each of them rank; before them the
+texts that `maskprobe tune` had the model write, if any.
 
 Plain greedy decoding in which a mask rides behind every token, at the table's mean, and is dropped again. Then
 
@@ -21,9 +22,10 @@ from maskprobe import MaskProbeLlama
 from maskprobe.bench.prompts import choose, is_looping, read_prompts
 from maskprobe.bench.rows import Row, RowContext
 from maskprobe.survey import WIDTH
+from maskprobe.tuned import load_texts
 from models import quantized
 
-MAGIC = b"MPR1"
+MAGIC = b"MPR2"
 GUESSES = 32  # of a mask, as the core reads them
 
 Ranked = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
@@ -77,7 +79,10 @@ def main() -> None:
         context = RowContext(llm, n_sequences=1)
         mask = context.embeddings.table_mean_and_deviation()[0]
         out.write(MAGIC)
-        write(out, context.n_vocab, WIDTH, GUESSES, len(cases))
+        texts = load_texts(llm.model_path, context.n_vocab)
+        write(out, context.n_vocab, WIDTH, GUESSES, len(texts), len(cases))
+        for text in texts:
+            write(out, len(text), *text)
         for _, prompt in track(cases, "prompts", console=Console(stderr=True), transient=True):
             output, ranked, guessed = record(context, prompt, args.max_tokens, mask)
             write(out, is_looping(output), len(prompt), *prompt, len(output), *output)

@@ -78,12 +78,14 @@ def test_usage_errors_exit_with_2() -> None:
 def test_tune_resumes_and_is_used(tmp_path: Path, tiny_path: Callable[[str], Path]) -> None:
     env = {"MASKPROBE_CACHE": str(tmp_path)}
     tiny = str(tiny_path("llama"))
-    done = maskprobe("tune", tiny, "--n-threads", "1", "--n-ctx", "512", env=env)
+    options = ("--n-threads", "1", "--n-ctx", "512", "--text-tokens", "300")
+    done = maskprobe("tune", tiny, *options, env=env)
     assert done.returncode == 0, done.stderr
     for part in ("cost of a pass", "table-mean", "speed against plain", "copying"):
         assert part in done.stdout
     names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
-    assert {"adjacency", "costs", "embeddings", "probes"} <= set(names)
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("adjacency-*")}
-    assert maskprobe("tune", tiny, "--n-threads", "1", "--n-ctx", "512", env=env).returncode == 0
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("adjacency-*")} == before
+    assert {"adjacency", "costs", "embeddings", "probes", "texts"} <= set(names)
+    kept = [path for part in ("adjacency", "texts") for path in tmp_path.glob(f"{part}-*")]
+    before = {path.name: path.stat().st_mtime_ns for path in kept}
+    assert maskprobe("tune", tiny, *options, env=env).returncode == 0
+    assert {path.name: path.stat().st_mtime_ns for path in kept} == before

@@ -49,9 +49,12 @@ def test_info_tells_what_is_in_the_cache(
     monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path))
     path = model_path("Q4_0")
     before = json.loads(run("info", str(path), "--json"))
-    assert (before["tuned_costs"], before["tuned_adjacency"], before["start_vector_scores"]) == (False, False, {})
+    assert (before["tuned_costs"], before["tuned_adjacency"], before["tuned_texts"]) == (False, False, False)
+    assert before["start_vector_scores"] == {}
     tuned.store_costs(path, tuned.setup_key(1, 0), {1: 10.0, 2: 15.0, 4: 25.0})
+    tuned.store_texts(path, [np.array([5, 6], np.int32)])
     after = json.loads(run("info", str(path), "--json"))
+    assert (after["tuned_adjacency"], after["tuned_texts"]) == (False, True)
     assert after["tuned_costs"] is True
     assert [(point["rows"], point["ms"], point["plain_passes"]) for point in after["cost_curve"]] == [
         (1, 10.0, 1.0),
@@ -60,7 +63,7 @@ def test_info_tells_what_is_in_the_cache(
     ]
     assert after["rows_that_pay"] == {"0.6": 2, "0.8": 3, "0.95": 6}
     text = run("info", str(path))
-    assert "costs" in text
+    assert "costs, texts" in text
     assert "2: 1.50, 4: 2.50" in text
     assert "\x1b" not in text
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from maskprobe import MaskProbeLlama, Speculation, cache, survey, tuned
+from maskprobe import Generation, MaskProbeLlama, Speculation, cache, own_texts, survey, tuned
+from maskprobe.tune import tune_texts
 
 PROMPT = "the tree of the sea"
 
@@ -128,3 +131,82 @@ def test_a_damaged_adjacency_table_is_ignored(damage: str, tiny: Path) -> None:
     cache.store_arrays("adjacency", tiny, {"tokens": tokens, "logps": logps})
     assert tuned.load_adjacency(tiny, 300) is None
     load(tiny).close()
+
+
+def test_texts_are_drafted_from_at_once(tiny: Path) -> None:
+    only_history = Speculation(budget=8, sources=("history",))
+    with load(tiny) as llm:
+        n_vocab = llm.n_vocab()
+        first = llm.generate(PROMPT, max_tokens=24, temperature=0.0, speculate=only_history)
+        assert first.stats.draft_n == 0  # nothing has been written yet
+        again = llm.generate(PROMPT, max_tokens=24, temperature=0.0, speculate=only_history, cache_prompt=False)
+        assert again.tokens == first.tokens
+        assert again.stats.draft_n_accepted > 4
+        prompt = llm.tokenize(PROMPT)
+    tuned.store_texts(tiny, [np.array([*prompt, *first.tokens], np.int32), np.array([], np.int32)])
+    assert [len(text) for text in tuned.load_texts(tiny, n_vocab)] == [len(prompt) + len(first.tokens), 0]
+    with load(tiny) as llm:
+        for _ in range(2):
+            out = llm.generate(PROMPT, max_tokens=24, temperature=0.0, speculate=only_history, cache_prompt=False)
+            assert out.tokens == first.tokens
+            assert out.stats.draft_n_accepted > 4
+            llm.reset(learned=True)  # what tuning found stays
+
+
+@pytest.mark.parametrize("damage", ["ids", "negative", "type", "lengths", "shape"])
+def test_damaged_texts_are_ignored(damage: str, tiny: Path) -> None:
+    tokens, lengths = np.arange(10, dtype=np.int32), np.array([4, 6], np.int32)
+    if damage == "ids":
+        tokens[3] = 300
+    elif damage == "negative":
+        tokens[3] = -1
+    elif damage == "type":
+        tokens = tokens.astype(np.float32)
+    elif damage == "lengths":
+        lengths[0] = 5
+    else:
+        tokens = tokens.reshape(2, 5)
+    cache.store_arrays("texts", tiny, {"tokens": tokens, "lengths": lengths})
+    assert tuned.load_texts(tiny, 300) == []
+    load(tiny).close()
+
+
+def test_writing_goes_on_where_it_was_interrupted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = own_texts.Writer.write
+
+    def fails_at_3(writer: own_texts.Writer, number: int) -> list[int]:
+        if number == 3:
+            raise KeyboardInterrupt
+        return write(writer, number)
+
+    with load(tiny) as llm:
+        n_vocab, console = llm.n_vocab(), Console(quiet=True)
+        whole = [own_texts.Writer(llm).write(number) for number in range(5)]
+        with monkeypatch.context() as patch:
+            patch.setattr(own_texts.Writer, "write", fails_at_3)
+            with pytest.raises(KeyboardInterrupt):
+                tune_texts(llm, console, sum(map(len, whole)))
+        kept = tuned.load_texts(tiny, n_vocab)
+        assert [text.tolist() for text in kept] == whole[:3]
+        tune_texts(llm, console, sum(map(len, whole)))
+    assert [text.tolist() for text in tuned.load_texts(tiny, n_vocab)] == whole
+
+
+def test_a_chat_model_answers_messages_of_its_own(model_path: Callable[[str], Path]) -> None:
+    with MaskProbeLlama(model_path("Q4_0"), n_ctx=512, n_threads=1) as llm:
+        asked = []
+        generate = llm.generate
+
+        def watched(prompt: list[int], **options: Any) -> Generation:
+            asked.append(llm.detokenize(prompt, special=True))
+            return generate(prompt, **options)
+
+        llm.generate = watched  # type: ignore[method-assign,assignment]
+        answer = own_texts.Writer(llm).write(1)
+        message, whole = asked
+        assert message.endswith("<|im_start|>user\n")
+        assert whole.startswith(message)
+        assert len(whole) > len(message) + 50
+        assert whole.endswith("<|im_end|>\n<|im_start|>assistant\n")
+        assert len(llm.detokenize(answer)) > 20
+        assert own_texts.Writer(llm).write(1) == answer

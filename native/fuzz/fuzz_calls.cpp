@@ -191,8 +191,16 @@ int restore(Caller & c, Input & in) {
     return status;
 }
 
+int learn_text(Caller & c, Input & in) {
+    Ids text = any_tokens(in, c.llama);
+    const int status = mp_session_learn_text(c.session, some(in, text), text.size());
+    CHECK(status != MP_OK ||
+          std::all_of(text.begin(), text.end(), [&](int32_t token) { return token >= 0 && token < c.llama.n_vocab; }));
+    return status;
+}
+
 int call(Caller & c, Input & in) {
-    switch (in.below(16)) {
+    switch (in.below(17)) {
     case 0:
     case 1: return begin(c, in);
     case 2: return survey(c, in);
@@ -210,6 +218,7 @@ int call(Caller & c, Input & in) {
         Ids cached(mp_session_n_cached(c.session));
         return mp_session_cached(c.session, cached.data());
     }
+    case 11: return learn_text(c, in);
     default: return run_pass(c, in);
     }
 }

@@ -17,6 +17,7 @@ constexpr int32_t n_vocab = 24;
 struct State {
     NgramSource ngrams;
     AdjacencySource adjacency{n_vocab};
+    HistorySource history;
     Mixer mixer;
     std::vector<Candidates> probe;
     Budget budget{{1.0f}, false};
@@ -97,8 +98,8 @@ void plan(State & s, Input & in) {
     const PlanLimits limits{static_cast<size_t>(1 + in.below(60)), static_cast<size_t>(in.below(5)),
                             static_cast<size_t>(1 + in.below(12)), static_cast<size_t>(1 + in.below(20)),
                             in.below(MP_MAX_MASKS + 1)};
-    const Plan p =
-        make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.probe, in.below(4)}, s.mixer, s.budget, limits);
+    const Plan p = make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.history, s.probe, in.below(8)},
+                             s.mixer, s.budget, limits);
     CHECK_EQ(p.tree.check_integrity(), std::string());
     CHECK_EQ(p.masks_of_node.size(), p.tree.size());
     CHECK_EQ(p.candidates.size(), p.tree.size());
@@ -175,7 +176,7 @@ void fuzz_begin() {}
 void fuzz_one(Input & in) {
     State s;
     while (!in.done() && n_failures == 0) {
-        switch (in.below(10)) {
+        switch (in.below(11)) {
         case 0: s.ngrams.push(in.below(n_vocab)); break;
         case 1: {
             const Ids part = in.tokens(1 + in.below(5), n_vocab);
@@ -198,9 +199,17 @@ void fuzz_one(Input & in) {
             if (in.rarely(8)) {
                 s.ngrams.clear();
                 s.adjacency.forget();
+                s.history.forget();
                 s.budget.begin_text();
             }
             break;
+        case 8: {
+            const Ids text = in.tokens(in.below(20), n_vocab);
+            for (int32_t i = in.rarely(4) ? 5000 : 1; i > 0; --i) { // often enough for counts to be halved
+                s.history.learn(text, in.below(3));
+            }
+            break;
+        }
         default: plan(s, in);
         }
     }

@@ -29,6 +29,7 @@ struct llama_sampler;
 #define MP_ADJACENCY_WIDTH 8 /* candidates per token in an adjacency table */
 #define MP_SOURCE_NGRAMS 1   /* of mp_speculation.sources */
 #define MP_SOURCE_ADJACENCY 2
+#define MP_SOURCE_HISTORY 4
 #define MP_RELIABILITY_CLASSES 10 /* equal classes of probability, 0..0.1 first */
 
 typedef enum mp_status {
@@ -155,9 +156,11 @@ MP_API int mp_session_rank_followers(mp_session * session, int32_t first, const 
                                      int32_t * followers, float * logps);
 /* Next-token candidates of every token alone: [n_vocab, MP_ADJACENCY_WIDTH] each, best first; copied. */
 MP_API int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const float * logps);
+/* A text that the model wrote, for the history; sessions add what they generate themselves. */
+MP_API int mp_session_learn_text(mp_session * session, const int32_t * tokens, size_t n);
 /* Forgets the KV cache. */
 MP_API int mp_session_reset(mp_session * session);
-/* Forgets what drafts have taught (not an adjacency table that was set), as in a new session. */
+/* Forgets what drafts and texts have taught (not an adjacency table that was set), as in a new session. */
 MP_API int mp_session_forget(mp_session * session);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);

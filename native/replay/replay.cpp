@@ -1,9 +1,10 @@
 // Replays recorded answers through the planner, the mixer and the budget, without a model: what would drafts have
 // gained where passes cost so much? Milliseconds for hundreds of answers, so constants can be tried by the thousand.
 //
-//   maskprobe_replay ANSWERS ROWS:COST... [interrupted=SHARE] [weights=FILE]
+//   maskprobe_replay ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [weights=FILE]
 //
-// ANSWERS is what bench/record.py writes. Costs are in plain passes. With interrupted, passes seem to take 6% more or
+// ANSWERS is what bench/record.py writes. Costs are in plain passes. With tuned, drafts know the texts that `maskprobe
+// tune` had the model write before it was recorded. With interrupted, passes seem to take 6% more or
 // less than they cost, so large a share of them up to four times as much, and the budget learns from that. weights
 // are the mixer's start weights, one a line.
 #include "planner.h"
@@ -22,9 +23,9 @@ namespace {
 
 using namespace mp;
 
-constexpr int32_t magic = 0x3152504d; // "MPR1"
+constexpr int32_t magic = 0x3252504d; // "MPR2"
 constexpr size_t most_rows = 60;
-constexpr int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
+constexpr int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY | MP_SOURCE_HISTORY;
 
 struct Answer {
     bool looping = false;
@@ -38,6 +39,7 @@ struct Answer {
 
 struct Recording {
     size_t n_vocab = 0;
+    std::vector<std::vector<int32_t>> texts; // that the model wrote for `maskprobe tune`
     std::vector<Answer> answers;
 };
 
@@ -84,7 +86,11 @@ Recording read_recording(const std::string & path) {
     recording.n_vocab = in.count();
     const size_t n_ranked = in.count();
     const size_t n_guessed = in.count();
+    recording.texts.resize(in.count());
     recording.answers.resize(in.count());
+    for (std::vector<int32_t> & text : recording.texts) {
+        text = in.read<int32_t>(in.count());
+    }
     for (Answer & answer : recording.answers) {
         answer.looping = in.count() != 0;
         answer.prompt = in.read<int32_t>(in.count());
@@ -140,6 +146,8 @@ public:
         : cost_(cost), start_(mixer), mixer_(mixer), adjacency_(n_vocab), budget_(std::move(cost), interrupted >= 0.0),
           interrupted_(interrupted) {}
 
+    void learn_text(const std::vector<int32_t> & text) { history_.learn(text, 0); }
+
     // As mp::Session goes through an answer.
     Sums run(const Answer & answer) {
         NgramSource ngrams;
@@ -155,8 +163,8 @@ public:
         for (size_t root = 0; root + 1 < answer.output.size();) {
             const size_t n_left = answer.output.size() - 1 - root;
             const PlanLimits limits{n_left > 1 ? most_rows : 1 + n_again, n_again, n_left - 1, 64, 1};
-            const Plan plan =
-                make_plan(answer.output[root], Evidence{ngrams, adjacency_, levels, sources}, mixer_, budget_, limits);
+            const Plan plan = make_plan(answer.output[root], Evidence{ngrams, adjacency_, history_, levels, sources},
+                                        mixer_, budget_, limits);
             const std::vector<int32_t> path = verify(plan, answer, root, ngrams);
             size_t rows = n_again + plan.tree.size();
             for (const int32_t masks : plan.masks_of_node) {
@@ -174,6 +182,7 @@ public:
             budget_.observe(rows, path.size(), plan.expected, seeming(cost));
             sums.add({static_cast<double>(path.size()), 1.0, static_cast<double>(rows), cost});
         }
+        history_.learn(ngrams.tokens(), answer.prompt.size());
         return sums;
     }
 
@@ -210,6 +219,7 @@ private:
     Mixer start_;
     Mixer mixer_;
     AdjacencySource adjacency_; // kept from answer to answer, as in an object that serves them all
+    HistorySource history_;     // the same
     Budget budget_;
     double interrupted_; // below 0: costs are known
     std::mt19937 rng_{1};
@@ -217,15 +227,18 @@ private:
 
 int main_of(int argc, char ** argv) {
     if (argc < 3) {
-        std::fprintf(stderr, "usage: %s ANSWERS ROWS:COST... [interrupted=SHARE] [weights=FILE]\n", argv[0]);
+        std::fprintf(stderr, "usage: %s ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [weights=FILE]\n", argv[0]);
         return 2;
     }
     std::map<size_t, float> points{{1, 1.0f}};
     Mixer mixer;
     double interrupted = -1.0;
+    bool tuned = false;
     for (int i = 2; i < argc; ++i) {
         const std::string argument = argv[i];
-        if (argument.rfind("interrupted=", 0) == 0) {
+        if (argument == "tuned") {
+            tuned = true;
+        } else if (argument.rfind("interrupted=", 0) == 0) {
             interrupted = std::stod(argument.substr(12));
         } else if (argument.rfind("weights=", 0) == 0) {
             std::ifstream in(argument.substr(8));
@@ -241,6 +254,11 @@ int main_of(int argc, char ** argv) {
     }
     const Recording recording = read_recording(argv[1]);
     Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted);
+    for (const std::vector<int32_t> & text : recording.texts) {
+        if (tuned) {
+            replay.learn_text(text);
+        }
+    }
     Sums all, looping, other;
     double dearest = 0.0;
     for (const Answer & answer : recording.answers) {

@@ -263,6 +263,13 @@ int mp_session_set_adjacency(mp_session * session, const int32_t * tokens, const
     });
 }
 
+int mp_session_learn_text(mp_session * session, const int32_t * tokens, size_t n) {
+    return guarded([&] {
+        require(session != nullptr && tokens != nullptr, "session and tokens must not be NULL");
+        session->session.learn_text(std::vector<int32_t>(tokens, tokens + n));
+    });
+}
+
 int mp_session_reset(mp_session * session) {
     return guarded([&] {
         require(session != nullptr, "session must not be NULL");

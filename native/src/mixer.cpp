@@ -27,9 +27,9 @@ float score(const Features & weights, const Features & features) {
 } // namespace
 
 Mixer::Mixer() {
-    // Fitted to 104 answers of a 135M chat model; see docs/drafting.md.
-    weights_ = {0.67f, -0.36f, 1.45f, 0.30f, -0.14f, -0.69f, 0.33f, -0.35f, -0.19f, 2.00f, 3.30f,
-                3.80f, 4.88f,  5.04f, 5.50f, 6.00f,  7.40f,  9.44f, 0.46f,  0.55f,  0.60f, 3.28f};
+    // Fitted to answers of a 135M chat model; see docs/drafting.md.
+    weights_ = {0.64f, -1.00f, 1.45f, 0.05f, -0.39f, -0.58f, 0.33f, -0.35f, -0.19f, 0.39f, -1.00f, -0.16f, 2.00f,
+                3.73f, 4.02f,  4.82f, 4.90f, 5.50f,  6.15f,  7.95f, 9.56f,  0.46f,  0.55f, 0.60f,  3.07f};
     squares_.fill(prior_squares);
 }
 

@@ -62,6 +62,9 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
         if ((evidence.sources & MP_SOURCE_ADJACENCY) != 0) {
             evidence.adjacency.propose(view, set);
         }
+        if ((evidence.sources & MP_SOURCE_HISTORY) != 0) {
+            evidence.history.propose(view, set);
+        }
         mixer.mix(set);
         for (size_t i = 0; i < set.items.size(); ++i) {
             frontier.push({path_p[node] * set.items[i].p, node, i});

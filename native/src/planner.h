@@ -5,6 +5,7 @@
 
 #include "adjacency.h"
 #include "budget.h"
+#include "history.h"
 #include "maskprobe.h"
 #include "mixer.h"
 #include "ngram.h"
@@ -16,8 +17,9 @@ namespace mp {
 struct Evidence {
     const NgramSource & ngrams; // its tokens end with the root
     const AdjacencySource & adjacency;
+    const HistorySource & history;
     const std::vector<Candidates> & probe; // level d ranks the tokens of depth d + 1; may be empty
-    int32_t sources;                       // MP_SOURCE_*: which of the former two propose
+    int32_t sources;                       // MP_SOURCE_*: which of the former three propose
 };
 
 struct PlanLimits {

@@ -66,11 +66,7 @@ void Session::restore(std::vector<int32_t> tokens) {
         throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens cannot be in a context of " +
                                            std::to_string(llama_api().llama_n_ctx(ctx_)));
     }
-    for (const int32_t token : tokens) {
-        if (token < 0 || token >= n_vocab_) {
-            throw Error(MP_ERROR_ARGUMENT, "token " + std::to_string(token) + " is not in the vocabulary");
-        }
-    }
+    check_tokens(tokens);
     cached_ = std::move(tokens);
     pending_.clear();
     n_sequences_ = 1;
@@ -89,9 +85,24 @@ void Session::forget() {
     for (const std::vector<int32_t> & tokens : {cached_, pending_}) { // a generation that runs goes on
         std::for_each(tokens.begin(), tokens.end(), [this](int32_t token) { ngrams_.push(token); });
     }
+    written_from_ = ngrams_.size();
     adjacency_.forget();
+    history_.forget();
     mixer_ = Mixer();
     budget_cost_.clear(); // a new budget with the next generation
+}
+
+void Session::learn_text(const std::vector<int32_t> & tokens) {
+    check_tokens(tokens);
+    history_.learn(tokens, 0);
+}
+
+void Session::check_tokens(const std::vector<int32_t> & tokens) const {
+    for (const int32_t token : tokens) {
+        if (token < 0 || token >= n_vocab_) {
+            throw Error(MP_ERROR_ARGUMENT, "token " + std::to_string(token) + " is not in the vocabulary");
+        }
+    }
 }
 
 // --- begin and prefill ------------------------------------------------------------------------------
@@ -139,6 +150,9 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
 
 void Session::prepare_sources(const std::vector<int32_t> & prompt) {
     const std::vector<int32_t> & known = ngrams_.tokens();
+    if ((speculation_.sources & MP_SOURCE_HISTORY) != 0) {
+        history_.learn(known, written_from_);
+    }
     if (known.size() > prompt.size() || !std::equal(known.begin(), known.end(), prompt.begin())) {
         // Another text: what makes one text repeat itself or not says nothing of the next, so belief starts anew.
         ngrams_.clear();
@@ -148,6 +162,7 @@ void Session::prepare_sources(const std::vector<int32_t> & prompt) {
     for (size_t i = ngrams_.tokens().size(); i < prompt.size(); ++i) {
         ngrams_.push(prompt[i]);
     }
+    written_from_ = prompt.size();
     if (budget_cost_ != speculation_.cost || budget_.refines() != speculation_.refine) {
         budget_cost_ = speculation_.cost;
         budget_ = Budget(budget_cost_, speculation_.refine);
@@ -296,7 +311,8 @@ Plan Session::draft() const {
     if (is_mixed()) {
         const PlanLimits limits{std::min<size_t>(speculation_.block, room), n_again, depth,
                                 llama_api().llama_n_seq_max(ctx_), speculation_.n_masks};
-        return make_plan(root, Evidence{ngrams_, adjacency_, levels_, speculation_.sources}, mixer_, budget_, limits);
+        return make_plan(root, Evidence{ngrams_, adjacency_, history_, levels_, speculation_.sources}, mixer_, budget_,
+                         limits);
     }
     // Tokens decoded again ride in the same batch, which must stay one ubatch.
     const size_t rows =

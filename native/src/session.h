@@ -89,6 +89,8 @@ public:
     // The KV cache, empty before, has been given these tokens from outside, in cells of sequence 0 alone.
     void restore(std::vector<int32_t> tokens);
     void forget();
+    // A text that the model wrote.
+    void learn_text(const std::vector<int32_t> & tokens);
 
     const Totals & totals() const { return totals_; } // of the present generation
     llama_context * context() const { return ctx_; }
@@ -102,6 +104,7 @@ private:
 
     void prepare_sources(const std::vector<int32_t> & prompt);
     void check(const Speculation & speculation) const;
+    void check_tokens(const std::vector<int32_t> & tokens) const;
     void abandon(size_t n_cached);
     Plan draft() const;
     void decode(Block & block);
@@ -136,6 +139,8 @@ private:
     // long as the text goes on. It decides how fast tokens come, never which.
     NgramSource ngrams_; // its tokens: all committed ones
     AdjacencySource adjacency_;
+    HistorySource history_;
+    size_t written_from_ = 0; // in the tokens of ngrams_: from here on by the model, and not in the history yet
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
     std::vector<float> budget_cost_; // that budget_ was made with

@@ -22,6 +22,9 @@ enum Feature {
     feature_table, // the same after this token alone, from the model's table
     feature_table_listed,
     feature_table_unlisted,
+    feature_history, // the same in texts that the model wrote earlier
+    feature_history_listed,
+    feature_history_unlisted,
     feature_match_1, // the longest match that it continues is 1 token long
     feature_match_2, //
     feature_match_3, //

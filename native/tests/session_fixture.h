@@ -62,7 +62,7 @@ inline Speculation speculate(const MockLlama & llama, int32_t n_masks, const Ids
 inline Speculation mixed(const MockLlama & llama, int32_t n_masks, int32_t block, float row_cost) {
     Speculation speculation = speculate(llama, n_masks, {}, block);
     speculation.tree = MP_TREE_MIXED;
-    speculation.sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
+    speculation.sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY | MP_SOURCE_HISTORY;
     for (int32_t i = 0; i < block; ++i) {
         speculation.cost.push_back(1.0f + row_cost * static_cast<float>(i));
     }

@@ -429,6 +429,47 @@ void adjacency_table() {
     CHECK_EQ(call.pass.n_probed, 0);
 }
 
+// With free rows, what the model wrote once is drafted from the first pass on; what was forgotten is not, and a
+// session's own answers count as texts too.
+void texts_are_learned() {
+    Call call;
+    const std::vector<float> cost(16, 1.0f);
+    call.speculation = mp_speculation{};
+    call.speculation.tree = MP_TREE_MIXED;
+    call.speculation.block = 16;
+    call.speculation.cost = cost.data();
+    call.speculation.n_cost = 16;
+    call.speculation.sources = MP_SOURCE_HISTORY;
+    const auto accepted_at_once = [&] {
+        CHECK_OK(mp_session_reset(call.session));
+        CHECK_OK(call.begin());
+        CHECK_OK(mp_session_prefill(call.session, &call.pass));
+        CHECK_OK(mp_session_step(call.session, &call.pass));
+        return call.pass.n_accepted > 0;
+    };
+    CHECK(!accepted_at_once());
+    CHECK_OK(mp_session_forget(call.session));
+
+    Ids text = call.prompt;
+    const Ids answer = plain_decode(call.llama, call.prompt, 0, 8);
+    text.insert(text.end(), answer.begin(), answer.end());
+    CHECK_OK(mp_session_learn_text(call.session, text.data(), text.size()));
+    CHECK(accepted_at_once());
+    CHECK_OK(mp_session_reset(call.session));
+    CHECK_OK(mp_session_forget(call.session));
+    CHECK(!accepted_at_once());
+    for (int i = 0; i < 6; ++i) {
+        CHECK_OK(mp_session_step(call.session, &call.pass));
+    }
+    CHECK(accepted_at_once());
+
+    text.back() = call.llama.n_vocab;
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "not in the vocabulary",
+                mp_session_learn_text(call.session, text.data(), text.size()));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_learn_text(call.session, nullptr, 1));
+    CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_learn_text(nullptr, text.data(), 1));
+}
+
 void messages_are_kept_per_thread() {
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_reset(nullptr));
     std::string in_thread = "?";
@@ -451,6 +492,7 @@ int main() {
     run("decode failure", decode_failure);
     run("surveys", surveys);
     run("adjacency table", adjacency_table);
+    run("texts are learned", texts_are_learned);
     run("messages are kept per thread", messages_are_kept_per_thread);
     return finish();
 }

@@ -26,6 +26,7 @@ std::vector<float> line(float first, float slope, size_t n) {
 struct Bench {
     NgramSource ngrams;
     AdjacencySource adjacency{64};
+    HistorySource history;
     std::vector<Candidates> probe;
     int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
     Mixer mixer;
@@ -36,7 +37,7 @@ struct Bench {
         }
     }
     Plan plan(const Budget & budget, const PlanLimits & limits) {
-        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, probe, sources}, mixer, budget, limits);
+        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, history, probe, sources}, mixer, budget, limits);
     }
 };
 
@@ -115,6 +116,8 @@ void sources_can_be_turned_off() {
     CHECK_EQ(proposed(0), Ids{});
     CHECK_EQ(proposed(MP_SOURCE_NGRAMS), Ids{5});
     CHECK_EQ(proposed(MP_SOURCE_ADJACENCY), Ids{20});
+    bench.history.learn({4, 30}, 0);
+    CHECK_EQ(proposed(MP_SOURCE_HISTORY), Ids{30});
     CHECK_EQ(proposed(MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY), (Ids{5, 20}));
 }
 

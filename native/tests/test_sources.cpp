@@ -4,6 +4,7 @@
 #include "adjacency.h"
 #include "check.h"
 #include "error.h"
+#include "history.h"
 #include "mixer.h"
 #include "ngram.h"
 
@@ -153,6 +154,80 @@ void adjacency_lists() {
     CHECK(refused);
 }
 
+float p_of(const CandidateSet & set, int32_t token) {
+    const Candidate * item = find(set, token);
+    return item == nullptr ? 0.0f : std::exp(item->features[feature_history] + list_floor);
+}
+
+CandidateSet ask(const HistorySource & source, const Ids & context) {
+    CandidateSet set;
+    source.propose(view(context), set);
+    return set;
+}
+
+void history_foretells_what_was_written() {
+    HistorySource source;
+    CHECK_EQ(ask(source, {3}).items.size(), size_t{0});
+
+    // After 1 2 came 3 twice and 4 once; after 9 2 came 5.
+    source.learn({1, 2, 3, 1, 2, 3, 1, 2, 4, 9, 2, 5}, 0);
+    const CandidateSet known = ask(source, {1, 2});
+    CHECK(p_of(known, 3) > p_of(known, 4));
+    CHECK(p_of(known, 4) > p_of(known, 5)); // which only the shorter context has seen
+    CHECK(p_of(known, 5) > 0.0f);
+    CHECK_EQ(p_of(known, 6), 0.0f);
+    CHECK(p_of(ask(source, {9, 2}), 5) > p_of(ask(source, {9, 2}), 3));
+    CHECK(p_of(ask(source, {7, 2}), 3) > p_of(ask(source, {7, 2}), 5)); // 7 2 is new: as after 2
+    float total = 0.0f;
+    for (const Candidate & item : known.items) {
+        CHECK_EQ(item.features[feature_history_listed], 1.0f);
+        total += p_of(known, item.token);
+    }
+    CHECK(total > 0.5f && total <= 1.0f);
+
+    source.forget();
+    CHECK_EQ(ask(source, {1, 2}).items.size(), size_t{0});
+}
+
+void history_begins_where_the_model_does() {
+    HistorySource source;
+    source.learn({1, 2, 3, 4}, 2);
+    CHECK_EQ(ask(source, {1}).items.size(), size_t{0}); // 2 was the user's
+    CHECK(p_of(ask(source, {1, 2}), 3) > 0.3f);
+    CHECK(p_of(ask(source, {3}), 4) > 0.3f);
+    source.learn({}, 0);
+    source.learn({5}, 0);
+    source.learn({6, 7}, 2);
+    CHECK_EQ(ask(source, {6}).items.size(), size_t{0});
+}
+
+// What is said of a text holds after millions of other tokens: counts stay counts, and often seen contexts outlive
+// those that share their places.
+void history_is_bounded() {
+    HistorySource source;
+    const Ids often{1, 2, 3, 4, 5, 6};
+    std::mt19937 rng(3);
+    for (int round = 0; round < 400; ++round) {
+        for (int i = 0; i < 100; ++i) {
+            source.learn(often, 0);
+        }
+        Ids noise(2000);
+        for (int32_t & token : noise) {
+            token = 100 + below(rng, 40000);
+        }
+        source.learn(noise, 0);
+    }
+    const CandidateSet set = ask(source, {2, 3, 4});
+    CHECK(p_of(set, 5) > 0.9f && p_of(set, 5) <= 1.0f);
+    // A follower that has become the common one takes the place of those that no longer come.
+    for (int32_t follower = 10; follower < 18; ++follower) {
+        for (int i = 0; i < 40; ++i) {
+            source.learn({50, follower}, 0);
+        }
+    }
+    CHECK(p_of(ask(source, {50}), 17) > 0.05f);
+}
+
 // Two sources, one of which is right three times out of four and one which is noise.
 CandidateSet evidence(std::mt19937 & rng, int32_t & actual) {
     CandidateSet set;
@@ -210,6 +285,9 @@ int main() {
     run("the latest of the longest matches", latest_of_the_longest_wins);
     run("hit rates", hit_rates_follow_what_happens);
     run("adjacency lists", adjacency_lists);
+    run("history foretells what was written", history_foretells_what_was_written);
+    run("history begins where the model does", history_begins_where_the_model_does);
+    run("history is bounded", history_is_bounded);
     run("the mixer's probabilities", mixer_adds_up_and_comes_true);
     run("the mixer at extremes", mixer_survives_extremes);
     return finish();

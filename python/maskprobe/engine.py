@@ -22,7 +22,7 @@ from .speculation import Speculation
 
 # Ids and embedding rows must give the same logits; backends may differ in the last bits only.
 _PATHS_AGREE = 0.02  # of the logits' standard deviation
-_SOURCES = {"ngrams": lib.MP_SOURCE_NGRAMS, "adjacency": lib.MP_SOURCE_ADJACENCY}
+_SOURCES = {"ngrams": lib.MP_SOURCE_NGRAMS, "adjacency": lib.MP_SOURCE_ADJACENCY, "history": lib.MP_SOURCE_HISTORY}
 _TREES = {"static": lib.MP_TREE_STATIC, "dynamic": lib.MP_TREE_DYNAMIC, "mixed": lib.MP_TREE_MIXED}
 
 
@@ -51,6 +51,7 @@ class Engine:
         self._embeddings: Embeddings | None = None
         self._costs: dict[int, float] | None = None
         self._probes: ProbeChoice | None = None  # read when first needed
+        self._texts: tuned.Texts = []  # that the model wrote for tuning
         # Called before every llama_decode of a generation; what it raises ends the generation, the model stays whole.
         self.before_pass: Callable[[], None] | None = None
         self.why_plain = self._open_session()
@@ -171,8 +172,9 @@ class Engine:
         check(lib.mp_session_reset(self._session))
 
     def forget(self) -> None:
-        """Forgets what drafts have taught, as in a new object."""
+        """Forgets what drafts have taught, as in a new object; what tuning found stays."""
         check(lib.mp_session_forget(self._session))
+        self.use_texts(self._texts)
 
     def _start_vector(self, speculation: Speculation) -> tuple[str, str | FloatArray]:
         """Name and start vector (or the name again) of the masks."""
@@ -224,6 +226,12 @@ class Engine:
         """Drafts with these followers of the whole vocabulary."""
         survey.set_adjacency(self._session, followers)
 
+    def use_texts(self, texts: tuned.Texts) -> None:
+        """Drafts with the phrases of these texts, which the model wrote."""
+        self._texts = texts
+        for text in texts:
+            check(lib.mp_session_learn_text(self._session, ffi.from_buffer("int32_t[]", text), len(text)))
+
     # --- can the model be probed ------------------------------------------------------------------------
 
     def _open_session(self) -> str | None:
@@ -260,6 +268,7 @@ class Engine:
         self._session, self._embeddings = session, table
         if (followers := tuned.load_adjacency(self.model.path, self.model.n_vocab)) is not None:
             self.use_adjacency(followers)
+        self.use_texts(tuned.load_texts(self.model.path, self.model.n_vocab))
         return None
 
     def _find_embedding_scale(self, session: Any) -> float | None:

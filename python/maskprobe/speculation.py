@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 ProbeName = Literal["auto", "prompt-mean", "table-mean", "last-k", "last-4-mean", "sample"]
-SOURCES = ("probe", "ngrams", "adjacency")
+SOURCES = ("probe", "ngrams", "adjacency", "history")
 PROBES: tuple[str, ...] = get_args(ProbeName)
 MAX_MASKS = 4
 MAX_MIXED_ROWS = 512
@@ -25,10 +25,10 @@ class Speculation:
 
     Args:
         masks: mask embeddings per node, k in 1..4 [ESP, §3.1]; with the mixed tree 0 drafts without probing.
-        tree: ``"mixed"``: all evidence (masks, n-grams, token adjacency), rows where they are expected to earn
-            most. The published method: ``"dynamic"``, the most probable mask guesses that fill the block
-            [ESP, Algorithm 1], or a tuple of children per depth such as ``(14,)`` or ``(15, 4)`` (top-1
-            expansion; at most ``masks`` depths).
+        tree: ``"mixed"``: all evidence (masks, n-grams, token adjacency, earlier texts), rows where they are
+            expected to earn most. The published method: ``"dynamic"``, the most probable mask guesses that fill
+            the block [ESP, Algorithm 1], or a tuple of children per depth such as ``(14,)`` or ``(15, 4)``
+            (top-1 expansion; at most ``masks`` depths).
         block: most rows of one pass: root, drafted nodes and masks. Default: 60 for the mixed tree, 30 for a
             dynamic one, what it needs for a static one. From 64 rows on, CPU kernels round differently from
             one-row decoding: every token is still the model's own choice, but near ties may fall the other
@@ -45,8 +45,9 @@ class Speculation:
             [ESP, §3.3]
         budget: mixed tree only. ``"auto"``: as many rows as earn their cost on this machine. A number: no
             pass takes more rows, and rows up to there count as free.
-        sources: mixed tree only: which evidence is used, ``"probe"`` (masks), ``"ngrams"`` (prompt lookup) and
-            ``"adjacency"`` (Token Recycling). Default: all; without ``"probe"`` masks are 0.
+        sources: mixed tree only: which evidence is used, ``"probe"`` (masks), ``"ngrams"`` (prompt lookup),
+            ``"adjacency"`` (Token Recycling) and ``"history"`` (what the model wrote earlier). Default: all; without
+            ``"probe"`` masks are 0.
         cost_curve: mixed tree only: cost of a pass by rows, in any unit, in place of what this machine
             measures; interpolated.
 

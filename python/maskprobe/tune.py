@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
-from . import tuned
+from . import own_texts, tuned
 from .engine import Engine
 from .errors import MaskProbeError
 from .llama import MaskProbeLlama
@@ -37,7 +37,14 @@ _SAVE_SECONDS = 20.0
 _COST_SECONDS = 120.0
 
 
-def tune(llm: MaskProbeLlama, console: Console, *, adjacency: bool = True, plot: Path | None = None) -> None:
+def tune(
+    llm: MaskProbeLlama,
+    console: Console,
+    *,
+    adjacency: bool = True,
+    text_tokens: int = own_texts.TOKENS,
+    plot: Path | None = None,
+) -> None:
     """Runs all steps and prints what they found.
 
     Raises:
@@ -49,6 +56,7 @@ def tune(llm: MaskProbeLlama, console: Console, *, adjacency: bool = True, plot:
     curve = _tune_costs(engine, console)
     if adjacency:
         _tune_adjacency(engine, console)
+    tune_texts(llm, console, text_tokens)
     scores = _tune_probe(llm, console)
     speeds = _measure_speed(llm, console)
     _show(console, llm, curve, scores, speeds)
@@ -97,6 +105,33 @@ def _tune_adjacency(engine: Engine, console: Console) -> None:
     table = (np.concatenate(ids), np.concatenate(logps))
     tuned.store_adjacency(path, table)
     engine.use_adjacency(table)
+
+
+def tune_texts(llm: MaskProbeLlama, console: Console, n_wanted: int) -> None:
+    """Has the model write texts until they have so many tokens together."""
+    engine = llm.engine
+    path = engine.model.path
+    texts = tuned.load_texts(path, engine.model.n_vocab)
+    n_done = sum(map(len, texts))
+    if n_done >= n_wanted:
+        return
+    writer = own_texts.Writer(llm)
+    saved = time.monotonic()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("texts of its own", total=n_wanted, completed=n_done)
+        try:
+            while n_done < n_wanted:
+                texts.append(np.array(writer.write(len(texts)), np.int32))
+                n_done += max(1, len(texts[-1]))  # a model that says nothing ends this too
+                progress.update(task, completed=n_done)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    tuned.store_texts(path, texts)
+                    saved = time.monotonic()
+        finally:
+            if texts:
+                tuned.store_texts(path, texts)  # interrupted: the next run goes on from here
+    engine.use_texts(texts)
+    llm.reset(learned=True)  # as new objects begin
 
 
 def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:

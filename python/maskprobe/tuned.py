@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from . import cache, survey
 from .binding import llama_cpp
 
-_ADJACENCY, _PARTIAL = "adjacency", "adjacency-partial"
+_ADJACENCY, _PARTIAL, _TEXTS = "adjacency", "adjacency-partial", "texts"
+
+Texts = list[npt.NDArray[np.int32]]
 
 
 def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = ()) -> str:
@@ -60,3 +63,22 @@ def store_adjacency(model: Path, followers: survey.Followers, *, partial: bool =
     """Stores followers; half floats are plenty for log-probabilities of candidates."""
     arrays: cache.Arrays = {"tokens": followers[0], "logps": followers[1].astype(np.float16)}
     cache.store_arrays(_PARTIAL if partial else _ADJACENCY, model, arrays)
+
+
+def load_texts(model: Path, n_vocab: int) -> Texts:
+    """What the model wrote for tuning, text by text; none if there are none."""
+    stored = cache.load_arrays(_TEXTS, model) or {}
+    tokens, lengths = stored.get("tokens"), stored.get("lengths")
+    if tokens is None or lengths is None or tokens.dtype != np.int32 or lengths.dtype != np.int32:
+        return []
+    if tokens.ndim != 1 or lengths.ndim != 1 or lengths.min(initial=0) < 0 or lengths.sum() != len(tokens):
+        return []
+    if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= n_vocab:
+        return []
+    return np.split(tokens, np.cumsum(lengths)[:-1])
+
+
+def store_texts(model: Path, texts: Texts) -> None:
+    """Stores texts, some or all that are wanted."""
+    lengths = np.array([len(text) for text in texts], np.int32)
+    cache.store_arrays(_TEXTS, model, {"tokens": np.concatenate(texts), "lengths": lengths})

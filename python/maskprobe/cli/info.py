@@ -82,6 +82,7 @@ def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
         "start_vector_scores": scores,
         "tuned_costs": tuned.load_costs(path, engine.setup) is not None,
         "tuned_adjacency": tuned.load_adjacency(path, engine.model.n_vocab) is not None,
+        "tuned_texts": bool(tuned.load_texts(path, engine.model.n_vocab)),
         "setup": engine.setup,
         "cost_curve": [
             {"rows": rows, "ms": round(ms, 3), "plain_passes": round(ms / measured[1], 3)}
@@ -115,13 +116,13 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     if not found["probing"]:
         return rows | {"probing": f"no: {found['why_plain']}"}
     scores = ", ".join(f"{name} {score:.2f}" for name, score in found["start_vector_scores"].items())
-    tuned_parts = [part for part in ("costs", "adjacency") if found[f"tuned_{part}"]]
+    tuned_parts = [part for part in ("costs", "adjacency", "texts") if found[f"tuned_{part}"]]
     curve = found["cost_curve"]
     pay = ", ".join(f"{rows} at {100 * float(chance):.0f} %" for chance, rows in found["rows_that_pay"].items())
     return rows | {
         "probing": "yes",
         "start vector": f"{found['start_vector']} next" + (f"; scores so far: {scores}" if scores else ""),
-        "tuned": " and ".join(tuned_parts) if tuned_parts else "no; maskprobe tune does it, once",
+        "tuned": ", ".join(tuned_parts) if tuned_parts else "no; maskprobe tune does it, once",
         "machine": found["setup"],
         "rows": ", ".join(f"{point['rows']}: {point['ms']:.1f} ms" for point in curve),
         "in plain passes": ", ".join(f"{point['rows']}: {point['plain_passes']:.2f}" for point in curve),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .. import own_texts
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from .app import app
@@ -20,12 +21,15 @@ from .options import ModelArgument, tables
 def tune(
     *,
     model: ModelArgument = None,
-    adjacency: Annotated[bool, typer.Option(help="Make the adjacency table too (the longest step).")] = True,
+    adjacency: Annotated[bool, typer.Option(help="Make the adjacency table too.")] = True,
+    text_tokens: Annotated[
+        int, typer.Option(min=0, help="Have the model write so many tokens of text, whose phrases drafts then know.")
+    ] = own_texts.TOKENS,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG file.")] = None,
     loading: Loading,
 ) -> None:
-    """Do the once-per-model work: cost curve, probe, adjacency table; show what to expect."""
+    """Do the once-per-model work: cost curve, adjacency table, texts of its own, probe; show what to expect."""
     from ..tune import tune as run
 
     with MaskProbeLlama(resolve_model(model), **loading.arguments()) as llm:
-        run(llm, tables(), adjacency=adjacency, plot=plot)
+        run(llm, tables(), adjacency=adjacency, text_tokens=text_tokens, plot=plot)
