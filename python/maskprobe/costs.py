@@ -17,11 +17,12 @@ from .speculation import Speculation
 
 Curve = npt.NDArray[np.float32]
 
-# Kernels work in blocks of 4 and 8 rows, so these are where costs step.
-_SIZES = (2, 4, 8, 16, 32, 60)
+# Kernels work in blocks of 4 and 8 rows, so there costs step; sizes between may be dearer than the next larger one. In
+# the order in which they are wanted.
+_SIZES = (2, 4, 8, 16, 3, 6, 5, 7, 12, 32, 60)
 SECONDS = 1.0  # at load
 _MOST_TURNS = 12
-MEASURED_ROWS = _SIZES[-1]
+MEASURED_ROWS = max(_SIZES)
 
 
 def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> dict[int, float]:
@@ -66,8 +67,8 @@ def _guess(n: int, plain: float, passes: Mapping[int, Sequence[float]]) -> float
     """Milliseconds that n rows may take: as before, or per row at most what fewer of them took."""
     if n in passes:
         return median(passes[n])
-    rows = max(passes, default=1)
-    return (median(passes[rows]) if passes else plain) * n / rows
+    rows = max((fewer for fewer in passes if fewer < n), default=1)
+    return (median(passes[rows]) if rows in passes else plain) * n / rows
 
 
 def _never_cheaper_with_more(curve: Mapping[int, float]) -> dict[int, float]:
