@@ -463,6 +463,18 @@ void texts_are_learned() {
     }
     CHECK(accepted_at_once());
 
+    // What the user wrote is no text of the model's.
+    const int32_t root = answer[0];
+    Ids prompt{root, 2, root, 2, root + 1};
+    CHECK_OK(mp_session_reset(call.session));
+    CHECK_OK(mp_session_forget(call.session));
+    std::swap(call.prompt, prompt);
+    CHECK_OK(call.begin());
+    CHECK_OK(mp_session_prefill(call.session, &call.pass));
+    std::swap(call.prompt, prompt);
+    CHECK(!accepted_at_once());
+    CHECK_EQ(call.pass.n_drafted, 0);
+
     text.back() = call.llama.n_vocab;
     CHECK_FAILS(MP_ERROR_ARGUMENT, "not in the vocabulary",
                 mp_session_learn_text(call.session, text.data(), text.size()));

@@ -201,24 +201,34 @@ void history_begins_where_the_model_does() {
     CHECK_EQ(ask(source, {6}).items.size(), size_t{0});
 }
 
-// What is said of a text holds after millions of other tokens: counts stay counts, and often seen contexts outlive
-// those that share their places.
+// More contexts than there are places: what is often seen stays, what is new is learned, and nobody is told of the
+// followers of another context.
 void history_is_bounded() {
     HistorySource source;
-    const Ids often{1, 2, 3, 4, 5, 6};
-    std::mt19937 rng(3);
-    for (int round = 0; round < 400; ++round) {
-        for (int i = 0; i < 100; ++i) {
-            source.learn(often, 0);
-        }
-        Ids noise(2000);
-        for (int32_t & token : noise) {
-            token = 100 + below(rng, 40000);
-        }
-        source.learn(noise, 0);
+    for (int i = 0; i < 100; ++i) {
+        source.learn({1, 2}, 0);
     }
-    const CandidateSet set = ask(source, {2, 3, 4});
-    CHECK(p_of(set, 5) > 0.9f && p_of(set, 5) <= 1.0f);
+    constexpr int32_t n_pairs = 400000;
+    for (int32_t token = 100; token < 100 + n_pairs; ++token) {
+        source.learn({token, token + 1}, 0);
+    }
+    CHECK(p_of(ask(source, {1}), 2) > 0.5f);
+    CHECK_EQ(ask(source, {1}).items.size(), size_t{1});
+    int32_t n_known = 0;
+    for (int32_t token = 99 + n_pairs; token > 99; --token) {
+        const CandidateSet set = ask(source, {token});
+        CHECK(set.items.empty() || (set.items.size() == 1 && set.items[0].token == token + 1));
+        n_known += token >= 99 + n_pairs - 1000 && !set.items.empty() ? 1 : 0;
+    }
+    CHECK(n_known > 900);
+}
+
+void history_counts_for_ever() {
+    HistorySource source;
+    for (int i = 0; i < 65537; ++i) {
+        source.learn({1, 2}, 0);
+    }
+    CHECK(p_of(ask(source, {1}), 2) > 0.9f);
     // A follower that has become the common one takes the place of those that no longer come.
     for (int32_t follower = 10; follower < 18; ++follower) {
         for (int i = 0; i < 40; ++i) {
@@ -288,6 +298,7 @@ int main() {
     run("history foretells what was written", history_foretells_what_was_written);
     run("history begins where the model does", history_begins_where_the_model_does);
     run("history is bounded", history_is_bounded);
+    run("history counts for ever", history_counts_for_ever);
     run("the mixer's probabilities", mixer_adds_up_and_comes_true);
     run("the mixer at extremes", mixer_survives_extremes);
     return finish();
