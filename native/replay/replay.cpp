@@ -4,9 +4,9 @@
 //   maskprobe_replay ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [weights=FILE]
 //
 // ANSWERS is what bench/record.py writes. Costs are in plain passes. With tuned, drafts know the texts that `maskprobe
-// tune` had the model write before it was recorded. With interrupted, passes seem to take 6% more or
-// less than they cost, so large a share of them up to four times as much, and the budget learns from that. weights
-// are the mixer's start weights, one a line.
+// tune` had the model write before it was recorded. With interrupted, passes seem to take 6% more or less than they
+// cost, so large a share of them up to four times as much, and the budget learns from that. weights are the mixer's
+// start weights, one a line.
 #include "planner.h"
 
 #include <algorithm>
@@ -254,8 +254,8 @@ int main_of(int argc, char ** argv) {
     }
     const Recording recording = read_recording(argv[1]);
     Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted);
-    for (const std::vector<int32_t> & text : recording.texts) {
-        if (tuned) {
+    if (tuned) {
+        for (const std::vector<int32_t> & text : recording.texts) {
             replay.learn_text(text);
         }
     }

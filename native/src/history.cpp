@@ -20,12 +20,8 @@ struct Follower {
 } // namespace
 
 std::pair<size_t, uint32_t> HistorySource::place_of(const int32_t * end, size_t order) {
-    uint64_t hash = 0x9E3779B97F4A7C15ull * order;
-    for (size_t i = 1; i <= order; ++i) {
-        hash = (hash ^ static_cast<uint32_t>(end[-static_cast<ptrdiff_t>(i)])) * 0xD6E8FEB86659FD93ull;
-        hash ^= hash >> 32;
-    }
-    return {(order - 1) * n_contexts + hash % n_contexts, static_cast<uint32_t>(hash >> 32)};
+    const uint64_t key = key_of(end, order);
+    return {(order - 1) * n_contexts + key % n_contexts, static_cast<uint32_t>(key >> 32)};
 }
 
 void HistorySource::Context::halve() {

@@ -9,16 +9,6 @@ namespace {
 
 constexpr float hit_memory = 0.88f; // per match looked at: the last eight or so count
 
-// Equal n-grams have equal keys; places are compared token by token, so a collision only wastes a look.
-uint64_t key_of(const int32_t * end, size_t order) {
-    uint64_t key = 0x9E3779B97F4A7C15ull * order;
-    for (size_t i = 1; i <= order; ++i) {
-        key = (key ^ static_cast<uint32_t>(end[-static_cast<ptrdiff_t>(i)])) * 0xD6E8FEB86659FD93ull;
-        key ^= key >> 32;
-    }
-    return key;
-}
-
 Feature match_feature(size_t length) {
     if (length <= 3) {
         return static_cast<Feature>(feature_match_1 + length - 1);
@@ -67,6 +57,7 @@ void NgramSource::propose(const NodeContext & node, CandidateSet & out) const {
         if (node.n_tokens <= i) {
             continue;
         }
+        // Places are compared token by token: keys that collide only waste a look.
         const auto found = latest_[i].find(key_of(end, i + 1));
         int32_t position = found == latest_[i].end() ? -1 : found->second;
         for (int n = 0; position >= 0 && n < max_places; ++n, position = previous_[i][position]) {

@@ -90,4 +90,14 @@ struct NodeContext {
     int32_t last() const { return tokens[n_tokens - 1]; }
 };
 
+// A key of the last `order` tokens before end; equal n-grams have equal keys.
+inline uint64_t key_of(const int32_t * end, size_t order) {
+    uint64_t key = 0x9E3779B97F4A7C15ull * order;
+    for (size_t i = 1; i <= order; ++i) {
+        key = (key ^ static_cast<uint32_t>(end[-static_cast<ptrdiff_t>(i)])) * 0xD6E8FEB86659FD93ull;
+        key ^= key >> 32;
+    }
+    return key;
+}
+
 } // namespace mp

@@ -95,6 +95,7 @@ struct Call {
     MockSampler sampler;
     Ids prompt{3, 1, 4, 1, 5};
     std::vector<float> masks;
+    std::vector<float> free_rows = std::vector<float>(16, 1.0f);
     mp_speculation speculation{};
     size_t n_reused = 77;
     mp_pass pass{};
@@ -114,6 +115,15 @@ struct Call {
         speculation.block = 18;
         speculation.update = 0.1f;
         speculation.masks = masks.data();
+    }
+    // A mixed tree without masks, from these sources.
+    void draft_with_free_rows(int32_t sources) {
+        speculation = mp_speculation{};
+        speculation.tree = MP_TREE_MIXED;
+        speculation.block = static_cast<int32_t>(free_rows.size());
+        speculation.cost = free_rows.data();
+        speculation.n_cost = static_cast<int32_t>(free_rows.size());
+        speculation.sources = sources;
     }
     ~Call() {
         mp_session_free(session);
@@ -415,13 +425,7 @@ void adjacency_table() {
         logps.insert(logps.end(), MP_ADJACENCY_WIDTH - 1, 0.0f);
     }
     CHECK_OK(mp_session_set_adjacency(call.session, followers.data(), logps.data()));
-    const std::vector<float> cost(16, 1.0f);
-    call.speculation = mp_speculation{};
-    call.speculation.tree = MP_TREE_MIXED;
-    call.speculation.block = 16;
-    call.speculation.cost = cost.data();
-    call.speculation.n_cost = 16;
-    call.speculation.sources = MP_SOURCE_ADJACENCY;
+    call.draft_with_free_rows(MP_SOURCE_ADJACENCY);
     CHECK_OK(call.begin());
     CHECK_OK(mp_session_prefill(call.session, &call.pass));
     CHECK_OK(mp_session_step(call.session, &call.pass));
@@ -433,13 +437,7 @@ void adjacency_table() {
 // session's own answers count as texts too.
 void texts_are_learned() {
     Call call;
-    const std::vector<float> cost(16, 1.0f);
-    call.speculation = mp_speculation{};
-    call.speculation.tree = MP_TREE_MIXED;
-    call.speculation.block = 16;
-    call.speculation.cost = cost.data();
-    call.speculation.n_cost = 16;
-    call.speculation.sources = MP_SOURCE_HISTORY;
+    call.draft_with_free_rows(MP_SOURCE_HISTORY);
     const auto accepted_at_once = [&] {
         CHECK_OK(mp_session_reset(call.session));
         CHECK_OK(call.begin());
