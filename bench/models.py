@@ -12,11 +12,14 @@ from maskprobe.logs import captured_log
 
 FTYPES = {
     "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "Q5_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_0,
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "Q6_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
     "F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
     "F32": llama_cpp.LLAMA_FTYPE_ALL_F32,
 }
+NAMES = ("Q4_1", *FTYPES)
 
 
 def quantized(name: str) -> Path:

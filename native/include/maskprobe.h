@@ -48,6 +48,37 @@ MP_API const char * mp_last_error(void);
 MP_API const char * mp_required_function(size_t index); /* NULL past the last one */
 MP_API int mp_bind(const char * const * names, void * const * addresses, size_t n, const size_t * batch_layout);
 
+/* Kernels of our own for products of weights in the CPU's memory and a few rows, which read each weight once for all
+ * rows. Their results are those of llama.cpp's one-row kernels, bit for bit. They get in through the CPU backend's
+ * extra buffer types; without mp_kernels_attach and mp_kernels_allow nothing changes. */
+MP_API const char * mp_kernels_required_function(size_t index); /* NULL past the last one */
+/* Takes the addresses of ggml functions, checks what the kernels rest on and puts them in the way of every CPU
+ * backend of this process, for good; none is used before it is allowed. MP_ERROR_BINDING: they cannot get in. */
+MP_API int mp_kernels_attach(const char * const * names, void * const * addresses, size_t n);
+/* The instruction sets that kernels are chosen by: "avx512-vnni", "avx2-vnni", "avx2" or "" (no kernels). */
+MP_API const char * mp_kernels_instructions(void);
+/* Chooses as for a lesser processor, for tests; MP_ERROR_ARGUMENT for what this one lacks or nobody knows. */
+MP_API int mp_kernels_limit_instructions(const char * instructions);
+typedef struct mp_kernel {
+    const char * name;   /* "q4_0", "q4_0 repacked", ... */
+    int32_t type;        /* ggml_type of the weights */
+    int32_t repacked;    /* 1: weights in the CPU_REPACK buffer type's layout */
+    int32_t k_multiple;  /* it takes weights of so many columns' multiple, ne[0] */
+    int32_t n_multiple;  /* and so many rows' multiple, ne[1] */
+    int32_t fewest_rows; /* of activations; below, and above most_rows, llama.cpp's own kernels go on */
+    int32_t most_rows;
+} mp_kernel;
+MP_API int mp_kernels_get(size_t index, mp_kernel * kernel); /* MP_ERROR_ARGUMENT past the last one */
+/* The kernels that may be used from now on: bit i for the i-th one. None at first. */
+MP_API int mp_kernels_allow(uint32_t kernels);
+MP_API uint32_t mp_kernels_allowed(void);
+/* Whether passes that are not a session's take them, on any thread: 1 or 0, the start. */
+MP_API int mp_kernels_set_default(int32_t use);
+/* The same for the passes that the calling thread runs from now on: 1, 0, or -1 for the default. */
+MP_API int mp_kernels_set_thread(int32_t use);
+/* Products that the i-th kernel has computed in this process. */
+MP_API int64_t mp_kernels_n_used(size_t index);
+
 /* Rows of token_embd.weight, dequantized one at a time from the GGUF file(s). */
 typedef struct mp_embeddings mp_embeddings;
 MP_API mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths);
@@ -162,6 +193,9 @@ MP_API int mp_session_learn_text(mp_session * session, const int32_t * tokens, s
 MP_API int mp_session_reset(mp_session * session);
 /* Forgets what drafts and texts have taught (not an adjacency table that was set), as in a new session. */
 MP_API int mp_session_forget(mp_session * session);
+/* Whether its passes behind the prompt take the kernels below: 1, 0, or -1 for what mp_kernels_set_default says (the
+ * start). Prompts are always decoded by llama.cpp's own kernels, as plain decoding decodes them. */
+MP_API int mp_session_set_kernels(mp_session * session, int32_t use);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);
 MP_API int mp_session_cached(const mp_session * session, int32_t * tokens /* [mp_session_n_cached] */);

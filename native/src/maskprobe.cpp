@@ -1,6 +1,7 @@
 // The C ABI: turns exceptions into codes and C arrays into vectors. No logic of its own.
 #include "maskprobe.h"
 
+#include "cpu_kernels.h"
 #include "error.h"
 #include "llama_api.h"
 #include "session.h"
@@ -17,6 +18,7 @@ struct mp_embeddings {
 
 struct mp_session {
     mp::Session session;
+    int kernels = -1; // as mp::cpu_kernels::set_thread
     mp_session(llama_context * ctx, mp::Embeddings * embeddings, float scale) : session(ctx, embeddings, scale) {}
 };
 
@@ -116,6 +118,66 @@ int mp_bind(const char * const * names, void * const * addresses, size_t n, cons
     });
 }
 
+// --- kernels ----------------------------------------------------------------------------------------
+
+const char * mp_kernels_required_function(size_t index) { return mp::cpu_kernels::required_function(index); }
+
+int mp_kernels_attach(const char * const * names, void * const * addresses, size_t n) {
+    return guarded([&] {
+        require(names != nullptr && addresses != nullptr, "arguments must not be NULL");
+        mp::cpu_kernels::attach(names, addresses, n);
+    });
+}
+
+const char * mp_kernels_instructions(void) { return mp::kernels::name_of(mp::cpu_kernels::instructions()); }
+
+int mp_kernels_limit_instructions(const char * instructions) {
+    return guarded([&] {
+        require(instructions != nullptr, "instructions must not be NULL");
+        mp::cpu_kernels::limit_instructions(instructions);
+    });
+}
+
+int mp_kernels_get(size_t index, mp_kernel * out) {
+    return guarded([&] {
+        const mp::cpu_kernels::Entry * entry = mp::cpu_kernels::entry(index);
+        require(entry != nullptr && out != nullptr, "there are not that many kernels");
+        const mp::kernels::Kernel & kernel = *entry->kernel;
+        *out = {mp::kernels::name_of(entry->weights), entry->type,         entry->repacked ? 1 : 0,
+                kernel.k_multiple,                    kernel.n_multiple,   kernel.fewest_rows,
+                mp::cpu_kernels::most_rows};
+    });
+}
+
+int mp_kernels_allow(uint32_t kernels) {
+    return guarded([&] { mp::cpu_kernels::allow(kernels); });
+}
+
+uint32_t mp_kernels_allowed(void) { return mp::cpu_kernels::allowed(); }
+
+int mp_kernels_set_default(int32_t use) {
+    return guarded([&] {
+        require(use == 0 || use == 1, "use is 0 or 1");
+        mp::cpu_kernels::set_default(use == 1);
+    });
+}
+
+int mp_kernels_set_thread(int32_t use) {
+    return guarded([&] {
+        require(use >= -1 && use <= 1, "use is 1, 0 or -1");
+        mp::cpu_kernels::set_thread(use);
+    });
+}
+
+int64_t mp_kernels_n_used(size_t index) { return mp::cpu_kernels::n_used(index); }
+
+int mp_session_set_kernels(mp_session * session, int32_t use) {
+    return guarded([&] {
+        require(session != nullptr && use >= -1 && use <= 1, "session must not be NULL, use is 1, 0 or -1");
+        session->kernels = use;
+    });
+}
+
 // --- embeddings -------------------------------------------------------------------------------------
 
 mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths) {
@@ -209,10 +271,13 @@ int mp_session_report_logprobs(mp_session * session, int32_t n_top) {
 }
 
 int mp_session_prefill(mp_session * session, mp_pass * pass) {
+    // Prompts are decoded as plain decoding decodes them.
+    const mp::cpu_kernels::Use stock(0);
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.prefill(); });
 }
 
 int mp_session_step(mp_session * session, mp_pass * pass) {
+    const mp::cpu_kernels::Use use(session != nullptr ? session->kernels : 0);
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
 }
 
@@ -241,6 +306,7 @@ int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms) {
     return guarded([&] {
         require(session != nullptr && ms != nullptr, "arguments must not be NULL");
         require_empty(session);
+        const mp::cpu_kernels::Use use(session->kernels);
         *ms = mp::time_rows(session->session.context(), n_rows);
     });
 }
@@ -251,6 +317,7 @@ int mp_session_rank_followers(mp_session * session, int32_t first, const int32_t
         require(session != nullptr && tokens != nullptr && followers != nullptr && logps != nullptr,
                 "arguments must not be NULL");
         require_empty(session);
+        const mp::cpu_kernels::Use use(session->kernels);
         mp::rank_followers(session->session.context(), first, std::vector<int32_t>(tokens, tokens + n), followers,
                            logps);
     });

@@ -1,0 +1,75 @@
+// The block layouts of quantized weights and activations, as ggml keeps them (ggml-common.h, repack.h). Knows bytes
+// only. Scales named d, m and dmin are IEEE half floats.
+#pragma once
+
+#include <cstdint>
+
+namespace mp::kernels {
+
+struct BlockQ4_0 {
+    uint16_t d;
+    uint8_t qs[16]; // element i in the low nibble of byte i, element i + 16 in the high one; stored plus 8
+};
+
+struct BlockQ4_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t qs[16];
+};
+
+struct BlockQ5_0 {
+    uint16_t d;
+    uint8_t qh[4]; // the fifth bits
+    uint8_t qs[16];
+};
+
+struct BlockQ8_0 {
+    uint16_t d;
+    int8_t qs[32];
+};
+
+struct BlockQ8_1 {
+    uint16_t d;
+    uint16_t s; // d times the sum of qs
+    int8_t qs[32];
+};
+
+struct BlockQ4K {
+    uint16_t d;
+    uint16_t dmin;
+    uint8_t scales[12]; // 6 bits each: 8 scales and 8 mins
+    uint8_t qs[128];    // 32 bytes hold 64 elements: the low nibbles, then the high ones
+};
+
+struct BlockQ6K {
+    uint8_t ql[128];
+    uint8_t qh[64];
+    int8_t scales[16];
+    uint16_t d;
+};
+
+struct BlockQ8K {
+    float d;
+    int8_t qs[256];
+    int16_t bsums[16]; // sums of 16 elements
+};
+
+// Eight columns side by side, eight elements of one after eight of the next; ggml's CPU_REPACK buffers.
+struct BlockQ4_0x8 {
+    uint16_t d[8];
+    uint8_t qs[128]; // signed nibbles
+};
+
+struct BlockQ4Kx8 {
+    uint16_t d[8];
+    uint16_t dmin[8];
+    uint8_t scales[96]; // 12 bytes for each eighth of a block: 6 bits each, 8 scales and 8 mins of the columns
+    uint8_t qs[1024];
+};
+
+static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "no padding");
+static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36, "no padding");
+static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ6K) == 210 && sizeof(BlockQ8K) == 292, "no padding");
+static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152, "no padding");
+
+} // namespace mp::kernels

@@ -1,0 +1,163 @@
+#include "kernels.h"
+
+#include <initializer_list>
+
+#if defined(MP_X86_KERNELS)
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace mp::kernels {
+
+#if defined(MP_X86_KERNELS)
+
+namespace {
+
+struct Cpuid {
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+};
+
+Cpuid cpuid(uint32_t leaf, uint32_t subleaf) {
+    Cpuid out;
+#if defined(_MSC_VER)
+    int registers[4];
+    __cpuidex(registers, static_cast<int>(leaf), static_cast<int>(subleaf));
+    out = {static_cast<uint32_t>(registers[0]), static_cast<uint32_t>(registers[1]),
+           static_cast<uint32_t>(registers[2]), static_cast<uint32_t>(registers[3])};
+#else
+    __get_cpuid_count(leaf, subleaf, &out.a, &out.b, &out.c, &out.d);
+#endif
+    return out;
+}
+
+// The register state that the operating system saves.
+uint64_t saved_state() {
+#if defined(_MSC_VER)
+    return _xgetbv(0);
+#else
+    uint32_t low = 0;
+    uint32_t high = 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<uint64_t>(high) << 32) | low;
+#endif
+}
+
+bool has(uint32_t value, std::initializer_list<int> bits) {
+    for (const int bit : bits) {
+        if ((value >> bit & 1u) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+struct Processor {
+    bool avx2 = false;
+    bool avx_vnni = false;
+    bool avx512_vnni = false;
+};
+
+Processor detect() {
+    Processor found;
+    if (cpuid(0, 0).a < 7) {
+        return found;
+    }
+    const Cpuid basic = cpuid(1, 0);
+    const Cpuid extended = cpuid(7, 0);
+    constexpr int fma = 12, osxsave = 27, avx = 28, f16c = 29;
+    constexpr int avx2 = 5, avx512f = 16, avx512dq = 17, avx512bw = 30, avx512vl = 31, avx512vnni = 11, avxvnni = 4;
+    constexpr uint64_t ymm = 0x06, zmm = 0xe6;
+    found.avx2 = has(basic.c, {fma, osxsave, avx, f16c}) && has(extended.b, {avx2}) && (saved_state() & ymm) == ymm;
+    found.avx_vnni = found.avx2 && has(cpuid(7, 1).a, {avxvnni});
+    found.avx512_vnni = found.avx2 && has(extended.b, {avx512f, avx512dq, avx512bw, avx512vl}) &&
+                        has(extended.c, {avx512vnni}) && (saved_state() & zmm) == zmm;
+    return found;
+}
+
+const Processor & processor() {
+    static const Processor found = detect();
+    return found;
+}
+
+} // namespace
+
+bool processor_has(Instructions instructions) {
+    switch (instructions) {
+    case Instructions::none:
+        return true;
+    case Instructions::avx2:
+        return processor().avx2;
+    case Instructions::avx2_vnni:
+        return processor().avx_vnni;
+    case Instructions::avx512_vnni:
+        return processor().avx512_vnni;
+    }
+    return false;
+}
+
+const Kernel * find(Weights weights, Instructions instructions, bool wide_floats) {
+    const bool is_float = weights == Weights::f16 || weights == Weights::f32;
+    const Kernel * table = nullptr;
+    switch (instructions) {
+    case Instructions::none:
+        return nullptr;
+    case Instructions::avx2:
+        table = avx2_kernels;
+        break;
+    case Instructions::avx2_vnni:
+        table = avx2_vnni_kernels;
+        break;
+    case Instructions::avx512_vnni:
+        table = is_float && !wide_floats ? avx2_kernels : avx512_kernels;
+        break;
+    }
+    const Kernel * kernel = &table[static_cast<int>(weights)];
+    const bool other_order = is_float && wide_floats && instructions != Instructions::avx512_vnni;
+    return kernel->multiply == nullptr || other_order ? nullptr : kernel;
+}
+
+#else
+
+bool processor_has(Instructions instructions) {
+    return instructions == Instructions::none;
+}
+
+const Kernel * find(Weights, Instructions, bool) {
+    return nullptr;
+}
+
+#endif
+
+Instructions processor_instructions() {
+    for (const Instructions one : {Instructions::avx512_vnni, Instructions::avx2_vnni, Instructions::avx2}) {
+        if (processor_has(one)) {
+            return one;
+        }
+    }
+    return Instructions::none;
+}
+
+const char * name_of(Instructions instructions) {
+    switch (instructions) {
+    case Instructions::none:
+        return "";
+    case Instructions::avx2:
+        return "avx2";
+    case Instructions::avx2_vnni:
+        return "avx2-vnni";
+    case Instructions::avx512_vnni:
+        return "avx512-vnni";
+    }
+    return "";
+}
+
+const char * name_of(Weights weights) {
+    constexpr const char * names[n_weights] = {"q4_0", "q4_0 repacked", "q4_1", "q5_0", "q8_0",
+                                               "q4_k", "q4_k repacked", "q6_k", "f16",  "f32"};
+    return names[static_cast<int>(weights)];
+}
+
+} // namespace mp::kernels

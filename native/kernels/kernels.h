@@ -1,0 +1,53 @@
+// Products of quantized weights and a few rows of activations, each block of weights unpacked once for all rows.
+// Knows block layouts and instruction sets; no llama.cpp header, no threads, no memory of its own. Every result has
+// the bits of ggml's one-row kernel: the integer sums are exact, and floats are added in its order.
+//
+// A product in three steps: quantize each row as ggml does (the caller has ggml's function for it), pack the rows,
+// multiply ranges of columns. "Columns" are rows of the weight matrix, which are columns of the result.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mp::kernels {
+
+enum class Weights { q4_0, q4_0_x8, q4_1, q5_0, q8_0, q4_k, q4_k_x8, q6_k, f16, f32 };
+constexpr int n_weights = 10;
+
+// What ggml turns a row of activations into before it multiplies.
+enum class Activations { q8_0, q8_1, q8_k, f16, f32 };
+
+// In ascending order of what they need.
+enum class Instructions { none, avx2, avx2_vnni, avx512_vnni };
+
+struct Kernel {
+    Activations activations;
+    int k_multiple; // elements of a row
+    int n_multiple; // columns of a matrix; ranges of multiply begin at multiples of range_multiple
+    int range_multiple;
+    int fewest_rows; // below, ggml's own kernel is not slower
+    // Bytes that n rows of k elements take when packed; packed memory is aligned to 64 bytes.
+    size_t (*packed_bytes)(int64_t k, int n_rows);
+    // Packs one quantized row as row-th of n_rows. Different rows may be packed at the same time.
+    void (*pack)(const void * quantized, int64_t k, int row, int n_rows, void * packed);
+    // y[row * stride + column] for columns [first, last) of the weights. Different ranges may run at the same time.
+    void (*multiply)(const void * weights, int64_t k, int64_t first, int64_t last, const void * packed, int n_rows,
+                     float * y, size_t stride);
+};
+
+// What this processor and its operating system can do.
+Instructions processor_instructions(); // the best of them
+bool processor_has(Instructions instructions);
+const char * name_of(Instructions instructions); // "" for none
+const char * name_of(Weights weights);
+
+// The kernel for weights, nullptr if there is none. wide_floats: the floats of F16 and F32 are summed in the order of
+// ggml built for AVX-512 (16 lanes), not of ggml built for AVX2 (8 lanes).
+const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
+
+// Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.
+extern const Kernel avx2_kernels[n_weights];
+extern const Kernel avx2_vnni_kernels[n_weights];
+extern const Kernel avx512_kernels[n_weights];
+
+} // namespace mp::kernels

@@ -1,0 +1,192 @@
+// Q4_0, Q4_1, Q5_0 and Q8_0 as the file has them, one column after another: ggml_vec_dot_*'s order. A block of 32
+// elements gives 8 exact integer sums of 4 products each, which 8 float lanes take up block by block.
+#pragma once
+
+#include "blocks.h"
+#include "simd.h"
+
+namespace mp::kernels::MP_KERNEL_SET {
+
+MP_INLINE __m256i nibbles(const uint8_t * bytes) {
+    const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes));
+    const __m256i spread = _mm256_inserti128_si256(_mm256_castsi128_si256(both), _mm_srli_epi16(both, 4), 1);
+    return _mm256_and_si256(spread, _mm256_set1_epi8(15));
+}
+
+// A format: its block and the block's elements as signed bytes.
+struct FormatQ4_0 {
+    using Block = BlockQ4_0;
+    using Quantized = BlockQ8_0;
+    static constexpr bool has_min = false;
+    static constexpr bool wide = false; // bytes beyond what 16-bit sums of two products hold
+    static MP_INLINE __m256i elements(const Block & block) {
+        return _mm256_sub_epi8(nibbles(block.qs), _mm256_set1_epi8(8));
+    }
+};
+
+struct FormatQ4_1 {
+    using Block = BlockQ4_1;
+    using Quantized = BlockQ8_1;
+    static constexpr bool has_min = true;
+    static constexpr bool wide = false;
+    static MP_INLINE __m256i elements(const Block & block) { return nibbles(block.qs); }
+};
+
+struct FormatQ5_0 {
+    using Block = BlockQ5_0;
+    using Quantized = BlockQ8_0;
+    static constexpr bool has_min = false;
+    static constexpr bool wide = false;
+    static MP_INLINE __m256i elements(const Block & block) {
+        // Bytes whose fifth bit is clear become negative: the element less 16.
+        int32_t bits;
+        __builtin_memcpy(&bits, block.qh, 4);
+        const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+        const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201u));
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of);
+        const __m256i clear = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit_of), _mm256_setzero_si256());
+        return _mm256_or_si256(nibbles(block.qs), _mm256_and_si256(clear, _mm256_set1_epi8(static_cast<char>(0xf0))));
+    }
+};
+
+struct FormatQ8_0 {
+    using Block = BlockQ8_0;
+    using Quantized = BlockQ8_0;
+    static constexpr bool has_min = false;
+    static constexpr bool wide = true;
+    static MP_INLINE __m256i elements(const Block & block) { return load32(block.qs); }
+};
+
+template <class Format> struct PlainBlocks {
+    using Quantized = typename Format::Quantized;
+    static constexpr int quantized_per_block = 1;
+    static constexpr int block = 32;
+    static constexpr int tile = 8;
+    static constexpr int columns = 8;
+#if defined(MP_AVX512_VNNI) || defined(MP_AVX_VNNI)
+    static constexpr bool by_sign = false;
+#else
+    static constexpr bool by_sign = Format::wide;
+#endif
+
+    // n x 32 bytes: activations plus 128, or as they are where signs decide; n scales; with a min, n sums.
+    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (Format::has_min ? 40 : 36); }
+
+    static void pack_block(const Quantized * q, int row, int n, char * out) {
+        const __m256i bytes = load32(q->qs);
+        const __m256i shifted = _mm256_xor_si256(bytes, _mm256_set1_epi8(static_cast<char>(128)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(out + 32 * row), by_sign ? bytes : shifted);
+        float * scales = reinterpret_cast<float *>(out + 32 * n);
+        scales[row] = from_half(q->d);
+        if constexpr (Format::has_min) {
+            scales[n + row] = from_half(q->s);
+        }
+    }
+
+    template <int N>
+    static void multiply(const void * weights, int64_t n_blocks, int64_t column, int count, const char * packed,
+                         float * y, size_t stride) {
+        constexpr int most = N <= 4 ? 4 : 2; // vectors of columns at once, by registers
+        constexpr int vectors = Lanes::columns * most <= columns ? most : columns / Lanes::columns;
+        const auto * first = static_cast<const typename Format::Block *>(weights) + column * n_blocks;
+        float * out = y + column;
+        while (count >= Lanes::columns * vectors) {
+            multiply_columns<N, vectors>(first, n_blocks, packed, out, stride);
+            first += Lanes::columns * vectors * n_blocks;
+            out += Lanes::columns * vectors;
+            count -= Lanes::columns * vectors;
+        }
+        for (; count >= Lanes::columns; count -= Lanes::columns) {
+            multiply_columns<N, 1>(first, n_blocks, packed, out, stride);
+            first += Lanes::columns * n_blocks;
+            out += Lanes::columns;
+        }
+        if (count > 0) {
+            multiply_columns<N, 1, true>(first, n_blocks, packed, out, stride);
+        }
+    }
+
+    // Columns in V vectors; Half: of the last vector only the first column is there.
+    template <int N, int V, bool Half = false>
+    static MP_INLINE void multiply_columns(const typename Format::Block * first, int64_t n_blocks, const char * packed,
+                                           float * y, size_t stride) {
+        const int64_t second = Half || Lanes::columns == 1 ? 0 : n_blocks;
+        const auto * next = reinterpret_cast<const char *>(first + Lanes::columns * V * n_blocks);
+        constexpr size_t step = sizeof(typename Format::Block) * Lanes::columns * V;
+        typename Lanes::Floats sums[V][N];
+        float mins[V * Lanes::columns][N];
+        MP_UNROLL for (int v = 0; v < V; ++v) {
+            MP_UNROLL for (int r = 0; r < N; ++r) {
+                sums[v][r] = Lanes::zero_floats();
+                for (int c = 0; c < Lanes::columns; ++c) {
+                    mins[Lanes::columns * v + c][r] = 0.0f;
+                }
+            }
+        }
+        for (int64_t b = 0; b < n_blocks; ++b, packed += packed_block_bytes(N)) {
+            prefetch(next + static_cast<size_t>(b) * step, step);
+            const float * scales = reinterpret_cast<const float *>(packed + 32 * N);
+            typename Lanes::Ints elements[V];
+            typename Lanes::Ints start[V]; // takes back the 128 that was added to every activation
+            typename Lanes::Floats d[V];
+            MP_UNROLL for (int v = 0; v < V; ++v) {
+                const auto & one = first[Lanes::columns * v * n_blocks + b];
+                const auto & other = first[Lanes::columns * v * n_blocks + second + b];
+                elements[v] = Lanes::join(Format::elements(one), Format::elements(other));
+                d[v] = Lanes::join_halves(one.d, other.d);
+                start[v] = Lanes::zero();
+                if constexpr (!by_sign) {
+                    start[v] = Lanes::subtract(Lanes::zero(),
+                                               Lanes::dot(Lanes::zero(), Lanes::set1_bytes(128), elements[v]));
+                }
+                if constexpr (Format::has_min) {
+                    add_mins<N>(mins[Lanes::columns * v], from_half(one.m), scales + N);
+                    if (Lanes::columns == 2) {
+                        add_mins<N>(mins[Lanes::columns * v + Lanes::columns - 1], from_half(other.m), scales + N);
+                    }
+                }
+            }
+            MP_UNROLL for (int r = 0; r < N; ++r) {
+                const typename Lanes::Ints row = Lanes::spread(load32(packed + 32 * r));
+                const typename Lanes::Floats row_d = Lanes::set1(scales[r]);
+                MP_UNROLL for (int v = 0; v < V; ++v) {
+                    sums[v][r] = Lanes::multiply_add(Lanes::multiply(d[v], row_d),
+                                                     Lanes::to_floats(products(start[v], row, elements[v])), sums[v][r]);
+                }
+            }
+        }
+        MP_UNROLL for (int v = 0; v < V; ++v) {
+            MP_UNROLL for (int r = 0; r < N; ++r) {
+                float * out = y + static_cast<size_t>(r) * stride + Lanes::columns * v;
+                out[0] = with_min(Lanes::template sum_of<0>(sums[v][r]), mins[Lanes::columns * v][r]);
+                if constexpr (Lanes::columns == 2 && !Half) {
+                    out[1] = with_min(Lanes::template sum_of<1>(sums[v][r]), mins[Lanes::columns * v + 1][r]);
+                }
+            }
+        }
+    }
+
+    static MP_INLINE typename Lanes::Ints products(typename Lanes::Ints start, typename Lanes::Ints row,
+                                                   typename Lanes::Ints elements) {
+#if defined(MP_AVX512_VNNI) || defined(MP_AVX_VNNI)
+        return Lanes::dot(start, row, elements);
+#else
+        if constexpr (by_sign) {
+            return Lanes::dot(start, _mm256_sign_epi8(elements, elements), _mm256_sign_epi8(row, elements));
+        } else {
+            return Lanes::dot(start, row, elements);
+        }
+#endif
+    }
+
+    // ggml compiles "sum += m * s" to one rounding.
+    template <int N> static MP_INLINE void add_mins(float * mins, float m, const float * sums) {
+        MP_UNROLL for (int r = 0; r < N; ++r) {
+            mins[r] = __builtin_fmaf(m, sums[r], mins[r]);
+        }
+    }
+
+    static MP_INLINE float with_min(float sum, float min) { return Format::has_min ? sum + min : sum; }
+};
+
+} // namespace mp::kernels::MP_KERNEL_SET

@@ -1,0 +1,361 @@
+#include "cpu_kernels.h"
+
+#include "error.h"
+#include "ggml_api.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+namespace mp::cpu_kernels {
+
+namespace {
+
+using kernels::Activations;
+using kernels::Kernel;
+using kernels::Weights;
+
+constexpr const char * function_names[] = {
+#define MP_NAME(result, name, parameters) #name,
+    MP_GGML_FUNCTIONS(MP_NAME)
+#undef MP_NAME
+};
+
+struct Known {
+    Weights weights;
+    int32_t type;
+    bool repacked;
+};
+
+constexpr Known known[] = {
+    {Weights::q4_0, ggml::q4_0, false}, {Weights::q4_0_x8, ggml::q4_0, true}, {Weights::q4_1, ggml::q4_1, false},
+    {Weights::q5_0, ggml::q5_0, false}, {Weights::q8_0, ggml::q8_0, false},   {Weights::q4_k, ggml::q4_k, false},
+    {Weights::q4_k_x8, ggml::q4_k, true}, {Weights::q6_k, ggml::q6_k, false}, {Weights::f16, ggml::f16, false},
+    {Weights::f32, ggml::f32, false},
+};
+
+int32_t type_of(Activations activations) {
+    switch (activations) {
+    case Activations::q8_0: return ggml::q8_0;
+    case Activations::q8_1: return ggml::q8_1;
+    case Activations::q8_k: return ggml::q8_k;
+    case Activations::f16: return ggml::f16;
+    case Activations::f32: return ggml::f32;
+    }
+    return ggml::f32;
+}
+
+// All of it is set once by attach, but what is atomic. It outlives every graph, so it is never freed.
+struct State {
+    ggml::Api api;
+    int32_t op_mul_mat = -1;
+    ggml::BufferType * repack = nullptr;
+    ggml::ExtraBufferType * stock = nullptr; // the context that repack had
+    bool wide_floats = false;
+    kernels::Instructions instructions = kernels::processor_instructions();
+    Entry entries[kernels::n_weights] = {};
+    size_t n_entries = 0;
+    std::atomic<uint32_t> allowed{0};
+    std::atomic<bool> use_by_default{false};
+    std::atomic<int64_t> n_used[kernels::n_weights] = {};
+};
+
+State & state() {
+    static State * const only = new State;
+    return *only;
+}
+
+std::mutex attaching;
+thread_local int use_on_this_thread = -1;
+
+// The kernels of the present instruction set, so that indices have no gaps.
+void list_entries(State & s) {
+    s.allowed = 0;
+    s.n_entries = 0;
+    for (const Known & one : known) {
+        if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
+            s.entries[s.n_entries++] = {one.weights, kernel, one.type, one.repacked};
+        }
+    }
+}
+
+// --- which products are ours ------------------------------------------------------------------------
+
+// In the last of the parameters, which products do not have.
+constexpr int mark_at = 15;
+constexpr int32_t mark_base = 0x6d700000;
+
+bool is_plain_matrix(const ggml::Tensor & tensor) {
+    return tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.data != nullptr;
+}
+
+// The entry for a product, or -1. Weights are seen by their buffer: repacked ones, or plain ones in host memory.
+int entry_for(const State & s, const ggml::Tensor & op) {
+    const ggml::Tensor & w = *op.src[0];
+    const ggml::Tensor & x = *op.src[1];
+    const int64_t rows = x.ne[1];
+    constexpr int hint_at = 1; // says that the weights are a known transform
+    if (rows < 1 || rows > most_rows || x.type != ggml::f32 || !is_plain_matrix(w) || !is_plain_matrix(x) ||
+        x.nb[0] != sizeof(float) || op.nb[0] != sizeof(float) || op.op_params[hint_at] != 0) {
+        return -1;
+    }
+    const ggml::Buffer * buffer = w.view_src != nullptr ? w.view_src->buffer : w.buffer;
+    if (buffer == nullptr) {
+        return -1;
+    }
+    ggml::BufferType * type = s.api.ggml_backend_buffer_get_type(const_cast<ggml::Buffer *>(buffer));
+    const bool repacked = type == s.repack;
+    if (!repacked && !s.api.ggml_backend_buft_is_host(type)) {
+        return -1;
+    }
+    for (size_t i = 0; i < s.n_entries; ++i) {
+        const Entry & entry = s.entries[i];
+        if (entry.type == w.type && entry.repacked == repacked) {
+            const Kernel & kernel = *entry.kernel;
+            const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
+                              w.ne[1] % kernel.n_multiple == 0 && rows >= kernel.fewest_rows;
+            const bool rows_follow = w.nb[1] == s.api.ggml_row_size(w.type, w.ne[0]);
+            const bool is_view_of_repacked = repacked && w.view_src != nullptr;
+            return fits && rows_follow && !is_view_of_repacked ? static_cast<int>(i) : -1;
+        }
+    }
+    return -1;
+}
+
+int claim(const State & s, const ggml::Tensor & op) {
+    const uint32_t allowed = s.allowed.load(std::memory_order_relaxed);
+    const bool by_default = s.use_by_default.load(std::memory_order_relaxed);
+    if (allowed == 0 || !(use_on_this_thread < 0 ? by_default : use_on_this_thread > 0)) {
+        return -1;
+    }
+    const int index = entry_for(s, op);
+    return index >= 0 && (allowed >> index & 1u) != 0 ? index : -1;
+}
+
+int marked(const State & s, const ggml::Tensor & op) {
+    const int32_t index = op.op_params[mark_at] - mark_base - 1;
+    return index >= 0 && index < static_cast<int32_t>(s.n_entries) ? index : -1;
+}
+
+// --- one product ------------------------------------------------------------------------------------
+
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Work memory: one quantized row after another, then the packed rows.
+size_t quantized_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows) {
+    return aligned(s.api.ggml_row_size(type_of(kernel.activations), k) * static_cast<size_t>(n_rows));
+}
+
+size_t work_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows) {
+    return 64 + quantized_bytes(s, kernel, k, n_rows) + kernel.packed_bytes(k, n_rows);
+}
+
+// Ranges of columns that threads take one after another; a whole cache line of results at least.
+int64_t columns_per_chunk(const Kernel & kernel, int64_t n_columns, int n_threads) {
+    if (n_threads == 1) {
+        return n_columns;
+    }
+    const int64_t unit = kernel.range_multiple % 2 == 0 ? std::max(16, kernel.range_multiple) : 16 * kernel.range_multiple;
+    const int64_t wanted = (n_columns + 4 * n_threads - 1) / (4 * n_threads);
+    return (wanted + unit - 1) / unit * unit;
+}
+
+void compute(State & s, const Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op) {
+    const ggml::Tensor & w = *op.src[0];
+    const ggml::Tensor & x = *op.src[1];
+    const int64_t k = w.ne[0];
+    const int64_t n_columns = w.ne[1];
+    const int n_rows = static_cast<int>(x.ne[1]);
+    const int32_t quantized_type = type_of(kernel.activations);
+    const size_t row_bytes = s.api.ggml_row_size(quantized_type, k);
+
+    char * quantized = reinterpret_cast<char *>(aligned(reinterpret_cast<uintptr_t>(params.wdata)));
+    char * packed = quantized + quantized_bytes(s, kernel, k, n_rows);
+    for (int row = params.ith; row < n_rows; row += params.nth) {
+        const char * from = static_cast<const char *>(x.data) + static_cast<size_t>(row) * x.nb[1];
+        if (quantized_type != ggml::f32) {
+            char * to = quantized + static_cast<size_t>(row) * row_bytes;
+            s.api.ggml_get_type_traits_cpu(quantized_type)->from_float(reinterpret_cast<const float *>(from), to, k);
+            from = to;
+        }
+        kernel.pack(from, k, row, n_rows, packed);
+    }
+    if (params.ith == 0) {
+        s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
+    }
+    s.api.ggml_barrier(params.threadpool);
+
+    const int64_t chunk = columns_per_chunk(kernel, n_columns, params.nth);
+    for (int64_t at = params.ith; at * chunk < n_columns; at = s.api.ggml_threadpool_chunk_add(params.threadpool, 1)) {
+        kernel.multiply(w.data, k, at * chunk, std::min(n_columns, (at + 1) * chunk), packed, n_rows,
+                        static_cast<float *>(op.data), op.nb[1] / sizeof(float));
+    }
+}
+
+// --- in ggml's place --------------------------------------------------------------------------------
+
+struct Products final : ggml::TensorTraits {
+    bool work_size(int n_threads, const ggml::Tensor * op, size_t & size) override {
+        State & s = state();
+        const int index = claim(s, *op);
+        const_cast<ggml::Tensor *>(op)->op_params[mark_at] = index < 0 ? 0 : mark_base + 1 + index;
+        if (index >= 0) {
+            size = work_bytes(s, *s.entries[index].kernel, op->src[0]->ne[0], static_cast<int>(op->src[1]->ne[1]));
+            return true;
+        }
+        ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
+        return stock != nullptr && stock->work_size(n_threads, op, size);
+    }
+
+    bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
+        State & s = state();
+        const int index = marked(s, *op);
+        if (index >= 0 && !params->use_ref) {
+            compute(s, *s.entries[index].kernel, *params, *op);
+            if (params->ith == 0) {
+                s.n_used[static_cast<int>(s.entries[index].weights)].fetch_add(1, std::memory_order_relaxed);
+            }
+            return true;
+        }
+        ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
+        return stock != nullptr && stock->compute_forward(params, op);
+    }
+};
+
+struct Context final : ggml::ExtraBufferType {
+    bool supports_op(ggml::Device * device, const ggml::Tensor * op) override {
+        return state().stock->supports_op(device, op);
+    }
+
+    ggml::TensorTraits * get_tensor_traits(const ggml::Tensor * op) override {
+        static Products * const products = new Products;
+        return op->op == state().op_mul_mat ? products : state().stock->get_tensor_traits(op);
+    }
+};
+
+// --- getting in -------------------------------------------------------------------------------------
+
+ggml::Api table_from(const char * const * names, void * const * addresses, size_t n) {
+    std::unordered_map<std::string, void *> by_name;
+    for (size_t i = 0; i < n; ++i) {
+        by_name[names[i]] = addresses[i];
+    }
+    ggml::Api api;
+    std::string missing;
+    using namespace ggml;
+#define MP_TAKE(result, name, parameters)                                                                              \
+    if (const auto found = by_name.find(#name); found != by_name.end() && found->second != nullptr) {                  \
+        api.name = reinterpret_cast<result(*) parameters>(found->second);                                              \
+    } else {                                                                                                           \
+        missing += missing.empty() ? #name : ", " #name;                                                               \
+    }
+    MP_GGML_FUNCTIONS(MP_TAKE)
+#undef MP_TAKE
+    if (!missing.empty()) {
+        throw Error(MP_ERROR_BINDING, "ggml lacks " + missing);
+    }
+    return api;
+}
+
+int32_t find_mul_mat(const ggml::Api & api) {
+    constexpr int32_t most = 64; // operations of every version are more
+    for (int32_t op = 0; op < most; ++op) {
+        if (std::strcmp(api.ggml_op_name(op), "MUL_MAT") == 0) {
+            return op;
+        }
+    }
+    throw Error(MP_ERROR_BINDING, "ggml has no operation MUL_MAT among its first " + std::to_string(most));
+}
+
+ggml::BufferType * find_repack(const ggml::Api & api) {
+    ggml::Device * device = api.ggml_backend_dev_by_type(ggml::device_type_cpu);
+    if (device == nullptr) {
+        throw Error(MP_ERROR_BINDING, "ggml has no CPU backend");
+    }
+    void * list = api.ggml_backend_reg_get_proc_address(api.ggml_backend_dev_backend_reg(device),
+                                                        "ggml_backend_dev_get_extra_bufts");
+    if (list == nullptr) {
+        throw Error(MP_ERROR_BINDING, "ggml's CPU backend has no extra buffer types");
+    }
+    using List = ggml::BufferType ** (*)(ggml::Device *);
+    for (ggml::BufferType ** type = reinterpret_cast<List>(list)(device); *type != nullptr; ++type) {
+        if (std::strcmp(api.ggml_backend_buft_name(*type), "CPU_REPACK") == 0) {
+            if ((*type)->device != device || (*type)->context == nullptr) {
+                throw Error(MP_ERROR_BINDING, "ggml's buffer types are laid out differently");
+            }
+            return *type;
+        }
+    }
+    throw Error(MP_ERROR_BINDING, "ggml was built without repacked weights (GGML_CPU_REPACK)");
+}
+
+} // namespace
+
+const char * required_function(size_t index) {
+    return index < sizeof function_names / sizeof *function_names ? function_names[index] : nullptr;
+}
+
+void attach(const char * const * names, void * const * addresses, size_t n) {
+    const std::lock_guard<std::mutex> lock(attaching);
+    State & s = state();
+    if (s.stock != nullptr) {
+        return;
+    }
+    const ggml::Api api = table_from(names, addresses, n);
+    const size_t expected = sizeof(ggml::Object) + sizeof(ggml::Tensor);
+    if (api.ggml_tensor_overhead() != expected) {
+        throw Error(MP_ERROR_BINDING, "a ggml tensor takes " + std::to_string(api.ggml_tensor_overhead()) +
+                                          " bytes, expected " + std::to_string(expected));
+    }
+    ggml::BufferType * repack = find_repack(api);
+    s.op_mul_mat = find_mul_mat(api);
+    s.api = api;
+    s.wide_floats = api.ggml_cpu_has_avx512() != 0;
+    list_entries(s);
+    s.repack = repack;
+    s.stock = repack->context;
+    // Graphs that are being computed see the one or the other, which do the same before a product is marked.
+    std::atomic_thread_fence(std::memory_order_release);
+    repack->context = new Context;
+}
+
+void limit_instructions(const char * name) {
+    const std::lock_guard<std::mutex> lock(attaching);
+    using kernels::Instructions;
+    for (const Instructions one :
+         {Instructions::none, Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni}) {
+        if (std::strcmp(kernels::name_of(one), name) == 0 && kernels::processor_has(one)) {
+            state().instructions = one;
+            list_entries(state());
+            return;
+        }
+    }
+    throw Error(MP_ERROR_ARGUMENT, "this processor has no instructions called \"" + std::string(name) + "\"; it has \"" +
+                                       kernels::name_of(kernels::processor_instructions()) + "\" at most");
+}
+
+kernels::Instructions instructions() { return state().instructions; }
+
+const Entry * entry(size_t index) { return index < state().n_entries ? &state().entries[index] : nullptr; }
+
+void allow(uint32_t entries) { state().allowed = entries; }
+
+uint32_t allowed() { return state().allowed; }
+
+int64_t n_used(size_t index) {
+    const Entry * one = entry(index);
+    return one == nullptr ? 0 : state().n_used[static_cast<int>(one->weights)].load();
+}
+
+void set_default(bool use) { state().use_by_default = use; }
+
+int set_thread(int use) {
+    const int before = use_on_this_thread;
+    use_on_this_thread = use;
+    return before;
+}
+
+} // namespace mp::cpu_kernels
