@@ -1,6 +1,6 @@
 """What rows cost at real sizes: the cost curve of Qwen3-shaped models with random weights, and a projection.
 
-Writes a GGUF file of the given size (random Q4_0 or Q8_0 blocks; good for timing, never for text), measures what passes
+Writes a GGUF file of the given size (random blocks; good for timing, never for text), measures what passes
 of 1 to 60 rows take, and divides acceptance lengths that were measured on SmolLM2-135M by these costs. That is a
 projection: a larger model accepts other drafts.
 """
@@ -42,19 +42,46 @@ SHAPES = {
     "4B": Shape(2560, 36, 32, 8, 9728, True),
     "8B": Shape(4096, 36, 32, 8, 12288, False),
 }
-TYPES = {"Q4_0": (gguf.GGMLQuantizationType.Q4_0, 16), "Q8_0": (gguf.GGMLQuantizationType.Q8_0, 32)}
-BLOCK = 32  # weights that share a scale
+TYPES = ("Q4_0", "Q8_0", "Q4_K_M")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Random blocks of a type: bytes with a small number where the scales are."""
+
+    type: gguf.GGMLQuantizationType
+    elements: int
+    bytes: int
+    halves: tuple[tuple[int, float], ...]  # where half floats stand, and their value
+
+
+BLOCKS = {
+    "Q4_0": Blocks(gguf.GGMLQuantizationType.Q4_0, 32, 18, ((0, 0.02 / 8),)),
+    "Q8_0": Blocks(gguf.GGMLQuantizationType.Q8_0, 32, 34, ((0, 0.02 / 8),)),
+    "Q4_K": Blocks(gguf.GGMLQuantizationType.Q4_K, 256, 144, ((0, 1e-4), (2, 1e-4))),
+    "Q6_K": Blocks(gguf.GGMLQuantizationType.Q6_K, 256, 210, ((208, 1e-5),)),
+}
 # Tokens per pass by rows on SmolLM2-135M, all outputs and those that do not loop; docs/results.md.
 ACCEPTANCE = {2: (1.44, 1.29), 4: (1.85, 1.51), 10: (2.38, 1.82), 30: (2.87, 2.13), 60: (3.11, 2.27)}
 
 
-def random_blocks(rng: np.random.Generator, kind: str, rows: int, columns: int) -> np.ndarray:
-    """Quantized weights: a small scale, then random bytes."""
-    n_blocks, n_bytes = rows * columns // BLOCK, TYPES[kind][1]
-    blocks = np.empty((n_blocks, 2 + n_bytes), dtype=np.uint8)
-    blocks[:, 2:] = rng.integers(0, 256, size=(n_blocks, n_bytes), dtype=np.uint8)
-    blocks[:, :2] = np.full(n_blocks, 0.02 / 8, dtype=np.float16).view(np.uint8).reshape(-1, 2)
-    return blocks.reshape(rows, -1)
+def random_blocks(rng: np.random.Generator, blocks: Blocks, rows: int, columns: int) -> np.ndarray:
+    """Quantized weights, [rows, bytes of a row]."""
+    out = rng.integers(0, 256, size=(rows * columns // blocks.elements, blocks.bytes), dtype=np.uint8)
+    for at, value in blocks.halves:
+        out[:, at : at + 2] = np.frombuffer(np.float16(value).tobytes(), dtype=np.uint8)
+    return out.reshape(rows, -1)
+
+
+def blocks_of(kind: str, name: str, n_layer: int) -> Blocks:
+    """The blocks of a tensor; Q4_K_M gives some tensors more bits, as llama.cpp does."""
+    if kind != "Q4_K_M":
+        return BLOCKS[kind]
+    if name in ("token_embd.weight", "output.weight"):
+        return BLOCKS["Q6_K"]
+    layer = int(name.split(".")[1])
+    dearer = layer < n_layer // 8 or layer >= 7 * n_layer // 8 or (layer - n_layer // 8) % 3 == 2
+    return BLOCKS["Q6_K" if dearer and ("attn_v" in name or "ffn_down" in name) else "Q4_K"]
 
 
 def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -101,11 +128,19 @@ def write(path: Path, shape: Shape, kind: str) -> None:
         if len(size) == 1:
             writer.add_tensor(name, np.ones(size, dtype=np.float32))
         else:
-            writer.add_tensor(name, random_blocks(rng, kind, *size), raw_dtype=TYPES[kind][0])
+            blocks = blocks_of(kind, name, shape.n_layer)
+            writer.add_tensor(name, random_blocks(rng, blocks, *size), raw_dtype=blocks.type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def random_model(folder: Path, size: str, kind: str) -> Path:
+    """Writes a model of a size in SHAPES and a type in TYPES."""
+    path = folder / f"random-{size}-{kind}.gguf"
+    write(path, SHAPES[size], kind)
+    return path
 
 
 def main() -> None:
@@ -117,8 +152,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"random-{args.size}-{args.type}.gguf"
-        write(path, SHAPES[args.size], args.type)
+        path = random_model(Path(folder), args.size, args.type)
         with MaskProbeLlama(path, n_ctx=1024, n_threads=args.n_threads, speculation=Speculation(budget=1)) as llm:
             costs = llm.engine.measure_costs(args.seconds)
             title = f"random {args.size} Qwen3, {args.type}, {llm.n_threads()} threads"

@@ -85,6 +85,8 @@ template <class Value> struct FloatRows {
                                            size_t stride) {
         using Floats = FloatLanes::Floats;
         const int64_t k = n_blocks * block;
+        const auto * next = reinterpret_cast<const char *>(first + C * k);
+        constexpr size_t step = C * block * sizeof(Value) / 4;
         Floats parts[4][C][N];
         for (int part = 0; part < 4; ++part) {
             Floats sums[C][N];
@@ -96,9 +98,8 @@ template <class Value> struct FloatRows {
             const Value * x = first + part * FloatLanes::lanes;
             const float * z = rows + part * FloatLanes::lanes;
             for (int64_t b = 0; b < n_blocks; ++b, x += block, z += N * block) {
-                if (part == 0) {
-                    prefetch(first + C * k + b * C * block, C * block * sizeof(Value));
-                }
+                // The next columns come in evenly while these are multiplied.
+                prefetch(next + static_cast<size_t>(part * n_blocks + b) * step, step);
                 Floats w[C];
                 MP_UNROLL for (int c = 0; c < C; ++c) {
                     w[c] = FloatLanes::load(x + c * k);

@@ -28,8 +28,9 @@ struct Kernel {
     int fewest_rows; // below, ggml's own kernel is not slower
     // Bytes that n rows of k elements take when packed; packed memory is aligned to 64 bytes.
     size_t (*packed_bytes)(int64_t k, int n_rows);
-    // Packs one quantized row as row-th of n_rows. Different rows may be packed at the same time.
-    void (*pack)(const void * quantized, int64_t k, int row, int n_rows, void * packed);
+    // Packs elements [first, last) of one quantized row as row-th of n_rows; multiples of k_multiple. Rows share cache
+    // lines, ranges hardly: threads take ranges.
+    void (*pack)(const void * quantized, int64_t k, int64_t first, int64_t last, int row, int n_rows, void * packed);
     // y[row * stride + column] for columns [first, last) of the weights. Different ranges may run at the same time.
     void (*multiply)(const void * weights, int64_t k, int64_t first, int64_t last, const void * packed, int n_rows,
                      float * y, size_t stride);

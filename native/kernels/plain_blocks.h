@@ -69,8 +69,8 @@ template <class Format> struct PlainBlocks {
     static constexpr bool by_sign = Format::wide;
 #endif
 
-    // n x 32 bytes: activations plus 128, or as they are where signs decide; n scales; with a min, n sums.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (Format::has_min ? 40 : 36); }
+    // n x 32 bytes: activations plus 128, or as they are where signs decide; n scales; with a min, room for 8 sums.
+    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * 36 + (Format::has_min ? 4 * tile : 0); }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
         const __m256i bytes = load32(q->qs);
@@ -114,13 +114,13 @@ template <class Format> struct PlainBlocks {
         const auto * next = reinterpret_cast<const char *>(first + Lanes::columns * V * n_blocks);
         constexpr size_t step = sizeof(typename Format::Block) * Lanes::columns * V;
         typename Lanes::Floats sums[V][N];
-        float mins[V * Lanes::columns][N];
+        __m256 mins[V * Lanes::columns]; // a lane per row
         MP_UNROLL for (int v = 0; v < V; ++v) {
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 sums[v][r] = Lanes::zero_floats();
-                for (int c = 0; c < Lanes::columns; ++c) {
-                    mins[Lanes::columns * v + c][r] = 0.0f;
-                }
+            }
+            MP_UNROLL for (int c = 0; c < Lanes::columns; ++c) {
+                mins[Lanes::columns * v + c] = _mm256_setzero_ps();
             }
         }
         for (int64_t b = 0; b < n_blocks; ++b, packed += packed_block_bytes(N)) {
@@ -140,9 +140,9 @@ template <class Format> struct PlainBlocks {
                                                Lanes::dot(Lanes::zero(), Lanes::set1_bytes(128), elements[v]));
                 }
                 if constexpr (Format::has_min) {
-                    add_mins<N>(mins[Lanes::columns * v], from_half(one.m), scales + N);
-                    if (Lanes::columns == 2) {
-                        add_mins<N>(mins[Lanes::columns * v + Lanes::columns - 1], from_half(other.m), scales + N);
+                    add_min(mins[Lanes::columns * v], one.m, scales + N);
+                    if constexpr (Lanes::columns == 2) {
+                        add_min(mins[2 * v + 1], other.m, scales + N);
                     }
                 }
             }
@@ -156,11 +156,15 @@ template <class Format> struct PlainBlocks {
             }
         }
         MP_UNROLL for (int v = 0; v < V; ++v) {
+            alignas(32) float lows[Lanes::columns][tile];
+            MP_UNROLL for (int c = 0; c < Lanes::columns; ++c) {
+                _mm256_store_ps(lows[c], mins[Lanes::columns * v + c]);
+            }
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 float * out = y + static_cast<size_t>(r) * stride + Lanes::columns * v;
-                out[0] = with_min(Lanes::template sum_of<0>(sums[v][r]), mins[Lanes::columns * v][r]);
+                out[0] = with_min(Lanes::template sum_of<0>(sums[v][r]), lows[0][r]);
                 if constexpr (Lanes::columns == 2 && !Half) {
-                    out[1] = with_min(Lanes::template sum_of<1>(sums[v][r]), mins[Lanes::columns * v + 1][r]);
+                    out[1] = with_min(Lanes::template sum_of<1>(sums[v][r]), lows[1][r]);
                 }
             }
         }
@@ -179,11 +183,10 @@ template <class Format> struct PlainBlocks {
 #endif
     }
 
-    // ggml compiles "sum += m * s" to one rounding.
-    template <int N> static MP_INLINE void add_mins(float * mins, float m, const float * sums) {
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            mins[r] = __builtin_fmaf(m, sums[r], mins[r]);
-        }
+    // ggml's "sum += m * s" is compiled to one rounding.
+    static MP_INLINE void add_min(__m256 & min, uint16_t m, const float * sums) {
+        const __m128i half = _mm_set1_epi16(static_cast<short>(m));
+        min = _mm256_fmadd_ps(_mm256_cvtph_ps(half), _mm256_loadu_ps(sums), min);
     }
 
     static MP_INLINE float with_min(float sum, float min) { return Format::has_min ? sum + min : sum; }

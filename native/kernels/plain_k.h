@@ -59,16 +59,35 @@ struct KBlock {
     KLanes scales[k_vectors];
 };
 
-// The 16 values of a vector of 16-bit scales, each for 8 pairs; from_scale = 1: one value for 16 pairs.
-MP_INLINE void spread_scales(const int16_t * scales, const int * of_part, KLanes * out) {
-    // Parts of 16 bytes, 8 pairs, have one scale.
-    alignas(64) int16_t all[128];
-    for (int part = 0; part < 16; ++part) {
-        _mm_store_si128(reinterpret_cast<__m128i *>(all + 8 * part), _mm_set1_epi16(scales[of_part[part]]));
-    }
+// sum plus products of pairs of 16-bit values.
+MP_INLINE __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+#if defined(MP_AVX_VNNI)
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
+#elif defined(MP_AVX512_VNNI)
+    return _mm256_dpwssd_epi32(sum, a, b);
+#else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#endif
+}
+
+// Bytes that scale 16 elements each, in the order of the vectors' elements, as 16-bit values for pairs of elements.
+MP_INLINE void spread_scales(__m128i bytes, KLanes * out) {
+#if defined(MP_AVX512_VNNI)
+    const __m512i all = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(bytes));
+    const __m512i first = _mm512_inserti64x4(
+        _mm512_castsi256_si512(_mm256_setr_epi64x(0, 0, 0x0001000100010001, 0x0001000100010001)),
+        _mm256_setr_epi64x(0x0002000200020002, 0x0002000200020002, 0x0003000300030003, 0x0003000300030003), 1);
     MP_UNROLL for (int v = 0; v < k_vectors; ++v) {
-        out[v] = k_load(reinterpret_cast<const char *>(all) + v * k_bytes);
+        const __m512i which = _mm512_add_epi16(first, _mm512_set1_epi16(static_cast<short>(4 * v)));
+        out[v] = _mm512_permutexvar_epi16(which, all);
     }
+#else
+    MP_UNROLL for (int v = 0; v < k_vectors; ++v) {
+        const long long one = 0x0101010101010101;
+        const __m128i which = _mm_set_epi64x(one * (2 * v + 1), one * (2 * v));
+        out[v] = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, which));
+    }
+#endif
 }
 
 struct PlainQ4K {
@@ -78,8 +97,8 @@ struct PlainQ4K {
     static constexpr int tile = 8;
     static constexpr int columns = 4;
 
-    // n x 256 activations in the order of the unpacked weights, n x 8 sums of 32 as 16 bits, n scales.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 16 + 4); }
+    // n x 256 activations in the order of the unpacked weights, n x 8 sums of 32 as 16 bits, room for 8 scales.
+    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 16) + 4 * tile; }
 
     // Low nibbles of 32 bytes are an eighth of the block, high ones the next. A vector of 64 bytes has two such parts.
     static constexpr int parts = k_bytes / 32;
@@ -87,6 +106,8 @@ struct PlainQ4K {
         const int vector = i / parts;
         return (vector / 2 * parts + i % parts) * 2 + vector % 2;
     }
+    // Two bytes that say so to a shuffle.
+    static constexpr long long twice(int i) { return 0x0101LL * eighth_at(i); }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
         for (int i = 0; i < 8; ++i) {
@@ -140,18 +161,17 @@ struct PlainQ4K {
             uint64_t scales;
             uint64_t min_bytes;
             unpack_scales(x.scales, scales, min_bytes);
-            alignas(16) int16_t wide[8];
-            _mm_store_si128(reinterpret_cast<__m128i *>(wide),
-                            _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(scales))));
-            constexpr int of_part[16] = {eighth_at(0), eighth_at(0), eighth_at(1), eighth_at(1),
-                                         eighth_at(2), eighth_at(2), eighth_at(3), eighth_at(3),
-                                         eighth_at(4), eighth_at(4), eighth_at(5), eighth_at(5),
-                                         eighth_at(6), eighth_at(6), eighth_at(7), eighth_at(7)};
-            spread_scales(wide, of_part, unpacked.scales);
+            constexpr long long order[2] = {twice(0) | twice(1) << 16 | twice(2) << 32 | twice(3) << 48,
+                                            twice(4) | twice(5) << 16 | twice(6) << 32 | twice(7) << 48};
+            spread_scales(_mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(scales)),
+                                           _mm_set_epi64x(order[1], order[0])),
+                          unpacked.scales);
             const __m128i min_values = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(min_bytes)));
-            const float d = from_half(x.d);
-            const float dmin = from_half(x.dmin);
-            const float * row_d = reinterpret_cast<const float *>(packed + 272 * N);
+            const __m256 row_d = _mm256_loadu_ps(reinterpret_cast<const float *>(packed + 272 * N));
+            alignas(32) float d[tile];
+            alignas(32) float dmin[tile];
+            _mm256_store_ps(d, _mm256_mul_ps(row_d, _mm256_set1_ps(from_half(x.d))));
+            _mm256_store_ps(dmin, _mm256_mul_ps(row_d, _mm256_set1_ps(-from_half(x.dmin))));
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 KLanes sum = k_zero();
                 MP_UNROLL for (int v = 0; v < k_vectors; ++v) {
@@ -160,9 +180,8 @@ struct PlainQ4K {
                 }
                 const auto * row_sums = reinterpret_cast<const __m128i *>(packed + 256 * N + 16 * r);
                 const __m128i products = _mm_madd_epi16(min_values, _mm_loadu_si128(row_sums));
-                mins[r] = _mm_fmadd_ps(_mm_set1_ps(-row_d[r] * dmin), _mm_cvtepi32_ps(products), mins[r]);
-                sums[r] =
-                    _mm256_fmadd_ps(_mm256_set1_ps(row_d[r] * d), _mm256_cvtepi32_ps(k_fold(sum)), sums[r]);
+                mins[r] = _mm_fmadd_ps(_mm_set1_ps(dmin[r]), _mm_cvtepi32_ps(products), mins[r]);
+                sums[r] = _mm256_fmadd_ps(_mm256_set1_ps(d[r]), _mm256_cvtepi32_ps(k_fold(sum)), sums[r]);
             }
         }
         MP_UNROLL for (int r = 0; r < N; ++r) {
@@ -180,8 +199,8 @@ struct PlainQ6K {
     static constexpr int tile = 8;
     static constexpr int columns = 16;
 
-    // n x 256 activations, n x 16 sums of 16 as 16 bits, n scales.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 32 + 4); }
+    // n x 256 activations, n x 16 sums of 16 as 16 bits, room for 8 scales.
+    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 32) + 4 * tile; }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
         __builtin_memcpy(out + 256 * row, q->qs, 256);
@@ -237,25 +256,22 @@ struct PlainQ6K {
             KBlock unpacked;
             unpack_half(x.ql, x.qh, unpacked.elements);
             unpack_half(x.ql + 64, x.qh + 32, unpacked.elements + k_vectors / 2);
-            const __m256i scales =
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(x.scales)));
-            alignas(32) int16_t wide[16];
-            _mm256_store_si256(reinterpret_cast<__m256i *>(wide), scales);
-            constexpr int of_part[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-            spread_scales(wide, of_part, unpacked.scales);
-            const float d = from_half(x.d);
-            const float * row_d = reinterpret_cast<const float *>(packed + 288 * N);
+            const __m128i scale_bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x.scales));
+            const __m256i scales = _mm256_cvtepi8_epi16(scale_bytes);
+            spread_scales(scale_bytes, unpacked.scales);
+            // Elements are stored plus 32.
+            const __m256i offsets = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(scales, 5));
+            alignas(32) float d[tile];
+            _mm256_store_ps(d, _mm256_mul_ps(_mm256_loadu_ps(reinterpret_cast<const float *>(packed + 288 * N)),
+                                             _mm256_set1_ps(from_half(x.d))));
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 KLanes sum = k_zero();
                 MP_UNROLL for (int v = 0; v < k_vectors; ++v) {
                     sum = k_add_scaled(sum, unpacked.elements[v], k_load(packed + 256 * r + v * k_bytes),
                                        unpacked.scales[v]);
                 }
-                // Elements are stored plus 32.
-                const __m256i offset =
-                    _mm256_slli_epi32(_mm256_madd_epi16(load32(packed + 256 * N + 32 * r), scales), 5);
-                const __m256i whole = _mm256_sub_epi32(k_fold(sum), offset);
-                sums[r] = _mm256_fmadd_ps(_mm256_set1_ps(row_d[r] * d), _mm256_cvtepi32_ps(whole), sums[r]);
+                const __m256i whole = add_pairs(k_fold(sum), load32(packed + 256 * N + 32 * r), offsets);
+                sums[r] = _mm256_fmadd_ps(_mm256_set1_ps(d[r]), _mm256_cvtepi32_ps(whole), sums[r]);
             }
         }
         MP_UNROLL for (int r = 0; r < N; ++r) {

@@ -39,13 +39,14 @@ template <class Family> struct Tiled {
 
     static int rows_of_tile(int first, int n_rows) { return n_rows - first < tile ? n_rows - first : tile; }
 
-    static void pack(const void * quantized, int64_t k, int row, int n_rows, void * packed) {
-        const int first = row / tile * tile;
-        const int n = rows_of_tile(first, n_rows);
+    static void pack(const void * quantized, int64_t k, int64_t first, int64_t last, int row, int n_rows,
+                     void * packed) {
+        const int first_row = row / tile * tile;
+        const int n = rows_of_tile(first_row, n_rows);
         char * out = static_cast<char *>(packed) + static_cast<size_t>(row / tile) * tile_bytes(k, tile);
         const auto * blocks = static_cast<const typename Family::Quantized *>(quantized);
-        for (int64_t b = 0; b < k / Family::block; ++b) {
-            Family::pack_block(blocks + b * Family::quantized_per_block, row - first, n,
+        for (int64_t b = first / Family::block; b < last / Family::block; ++b, blocks += Family::quantized_per_block) {
+            Family::pack_block(blocks, row - first_row, n,
                                out + static_cast<size_t>(b) * Family::packed_block_bytes(n));
         }
     }

@@ -144,13 +144,15 @@ int marked(const State & s, const ggml::Tensor & op) {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Work memory: one quantized row after another, then the packed rows.
-size_t quantized_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows) {
-    return aligned(s.api.ggml_row_size(type_of(kernel.activations), k) * static_cast<size_t>(n_rows));
+// Work memory: a quantized row for each thread, then the packed rows.
+size_t quantized_bytes(const State & s, const Kernel & kernel, int64_t k) {
+    return aligned(s.api.ggml_row_size(type_of(kernel.activations), k));
 }
 
-size_t work_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows) {
-    return 64 + quantized_bytes(s, kernel, k, n_rows) + kernel.packed_bytes(k, n_rows);
+size_t work_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows, int n_threads) {
+    const size_t bytes = quantized_bytes(s, kernel, k) * static_cast<size_t>(n_threads) + kernel.packed_bytes(k, n_rows);
+    // Where ggml's own kernels take over after all, they need all rows quantized.
+    return 64 + std::max(bytes, quantized_bytes(s, kernel, k) * static_cast<size_t>(n_rows));
 }
 
 // Ranges of columns that threads take one after another; a whole cache line of results at least.
@@ -170,18 +172,25 @@ void compute(State & s, const Kernel & kernel, const ggml::ComputeParams & param
     const int64_t n_columns = w.ne[1];
     const int n_rows = static_cast<int>(x.ne[1]);
     const int32_t quantized_type = type_of(kernel.activations);
-    const size_t row_bytes = s.api.ggml_row_size(quantized_type, k);
+    const auto from_float = s.api.ggml_get_type_traits_cpu(quantized_type)->from_float;
+    const size_t row_bytes = quantized_bytes(s, kernel, k);
 
-    char * quantized = reinterpret_cast<char *>(aligned(reinterpret_cast<uintptr_t>(params.wdata)));
-    char * packed = quantized + quantized_bytes(s, kernel, k, n_rows);
-    for (int row = params.ith; row < n_rows; row += params.nth) {
-        const char * from = static_cast<const char *>(x.data) + static_cast<size_t>(row) * x.nb[1];
+    char * work = reinterpret_cast<char *>(aligned(reinterpret_cast<uintptr_t>(params.wdata)));
+    char * quantized = work + static_cast<size_t>(params.ith) * row_bytes;
+    char * packed = work + static_cast<size_t>(params.nth) * row_bytes;
+    const int64_t n_blocks = k / kernel.k_multiple;
+    const int64_t first = n_blocks * params.ith / params.nth * kernel.k_multiple;
+    const int64_t last = n_blocks * (params.ith + 1) / params.nth * kernel.k_multiple;
+    for (int row = 0; row < n_rows && first < last; ++row) {
+        const float * from =
+            reinterpret_cast<const float *>(static_cast<const char *>(x.data) + static_cast<size_t>(row) * x.nb[1]) +
+            first;
+        const void * piece = from;
         if (quantized_type != ggml::f32) {
-            char * to = quantized + static_cast<size_t>(row) * row_bytes;
-            s.api.ggml_get_type_traits_cpu(quantized_type)->from_float(reinterpret_cast<const float *>(from), to, k);
-            from = to;
+            from_float(from, quantized, last - first);
+            piece = quantized;
         }
-        kernel.pack(from, k, row, n_rows, packed);
+        kernel.pack(piece, k, first, last, row, n_rows, packed);
     }
     if (params.ith == 0) {
         s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
@@ -203,7 +212,8 @@ struct Products final : ggml::TensorTraits {
         const int index = claim(s, *op);
         const_cast<ggml::Tensor *>(op)->op_params[mark_at] = index < 0 ? 0 : mark_base + 1 + index;
         if (index >= 0) {
-            size = work_bytes(s, *s.entries[index].kernel, op->src[0]->ne[0], static_cast<int>(op->src[1]->ne[1]));
+            size = work_bytes(s, *s.entries[index].kernel, op->src[0]->ne[0], static_cast<int>(op->src[1]->ne[1]),
+                              n_threads);
             return true;
         }
         ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);

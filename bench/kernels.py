@@ -1,0 +1,177 @@
+"""What a pass of a few rows costs with llama.cpp's own CPU kernels and with maskprobe's, in one process, interleaved.
+
+Every pass computes the logits of all its rows. Ratios are to llama.cpp's own one-row pass of the same model in the same
+run; "same bits" compares the logits with those of llama.cpp's own one-row passes.
+
+    python bench/kernels.py Q4_0 Q4_1 Q8_0 F16          # the embedded model in these types
+    python bench/kernels.py 8B:Q4_0 1.7B:Q4_K_M         # random weights of these sizes, see bench/sizes.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import models
+import sizes
+from maskprobe import cpu_kernels
+from maskprobe.binding import check, lib, llama_cpp
+from maskprobe.logs import captured_log
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+N_PAST = 40  # tokens in the KV cache
+
+
+class Context:
+    """A model and passes of it at the same place in its KV cache."""
+
+    def __init__(self, path: Path, n_threads: int) -> None:
+        with captured_log(verbose=False):
+            self.model = llama_cpp.llama_model_load_from_file(
+                str(path).encode(), llama_cpp.llama_model_default_params()
+            )
+            params = llama_cpp.llama_context_default_params()
+            params.n_ctx, params.n_batch, params.n_ubatch = 512, 64, 64
+            params.n_threads = params.n_threads_batch = n_threads
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        self.memory = llama_cpp.llama_get_memory(self.ctx)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.batch = llama_cpp.llama_batch_init(64, 0, 1)
+        rng = np.random.default_rng(0)
+        self.tokens = rng.integers(0, min(self.n_vocab, 30000), N_PAST + max(ROWS))
+        self.decode(0, N_PAST)
+
+    def decode(self, start: int, n: int) -> float:
+        """Milliseconds of a pass of n rows at the given position."""
+        self.batch.n_tokens = n
+        for i in range(n):
+            self.batch.token[i], self.batch.pos[i] = int(self.tokens[start + i]), start + i
+            self.batch.n_seq_id[i], self.batch.seq_id[i][0], self.batch.logits[i] = 1, 0, 1
+        began = time.perf_counter()
+        code = llama_cpp.llama_decode(self.ctx, self.batch)
+        llama_cpp.llama_synchronize(self.ctx)
+        assert code == 0, code
+        return 1e3 * (time.perf_counter() - began)
+
+    def logits(self, n: int) -> np.ndarray:
+        """Of the last pass, [n, n_vocab]."""
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.ctx), shape=(n, self.n_vocab)).copy()
+
+    def cut(self) -> None:
+        """Forgets all behind the first tokens."""
+        llama_cpp.llama_memory_seq_rm(self.memory, 0, N_PAST, -1)
+
+    def rows(self, n: int, kernels: bool, repeat: int = 1) -> list[float]:
+        """Milliseconds of passes of n rows."""
+        check(lib.mp_kernels_set_thread(int(kernels)))
+        taken = []
+        for _ in range(repeat):
+            self.cut()
+            taken.append(self.decode(N_PAST, n))
+        check(lib.mp_kernels_set_thread(-1))
+        return taken
+
+    def close(self) -> None:
+        llama_cpp.llama_batch_free(self.batch)
+        llama_cpp.llama_free(self.ctx)
+        llama_cpp.llama_model_free(self.model)
+
+
+def one_by_one(context: Context) -> np.ndarray:
+    """The logits of llama.cpp's own one-row passes, [rows, n_vocab]."""
+    context.cut()
+    logits = []
+    for i in range(max(ROWS)):
+        context.decode(N_PAST + i, 1)
+        logits.append(context.logits(1)[0])
+    return np.array(logits)
+
+
+def measure(path: Path, n_threads: int, turns: int) -> dict[int, dict[str, object]]:
+    """Milliseconds of stock and kernels by rows, and whether their bits are those of one-row passes."""
+    context = Context(path, n_threads)
+    try:
+        reference = one_by_one(context)
+        taken: dict[int, tuple[list[float], list[float]]] = {n: ([], []) for n in ROWS}
+        same: dict[int, list[bool]] = {}
+        for n in ROWS:
+            same[n] = []
+            for kernels in (False, True):
+                context.rows(n, kernels)
+                same[n].append(bool(np.array_equal(context.logits(n), reference[:n])))
+        for _ in range(turns):
+            for n in ROWS:
+                for kernels in (False, True):
+                    # The first pass of another size makes llama.cpp build its graph anew.
+                    taken[n][kernels].extend(context.rows(n, kernels, 4)[1:])
+    finally:
+        context.close()
+    return {
+        n: {
+            "stock_ms": median(taken[n][0]),
+            "kernels_ms": median(taken[n][1]),
+            "same_bits_stock": same[n][0],
+            "same_bits_kernels": same[n][1],
+        }
+        for n in ROWS
+    }
+
+
+@contextlib.contextmanager
+def model_file(name: str) -> Iterator[Path]:
+    """A type of the embedded model, SIZE:TYPE of random weights, or a path."""
+    size, _, kind = name.partition(":")
+    if size in sizes.SHAPES:
+        with tempfile.TemporaryDirectory() as folder:
+            yield sizes.random_model(Path(folder), size, kind)
+    elif name in models.NAMES:
+        yield models.quantized(name)
+    else:
+        yield Path(name)
+
+
+def show(console: Console, title: str, result: dict[int, dict[str, object]]) -> None:
+    table = Table("rows", "stock ms", "kernels ms", "stock", "kernels", "same bits: stock", "kernels", title=title)
+    base = float(result[1]["stock_ms"])  # type: ignore[arg-type]
+    for n, row in result.items():
+        stock, kernels = float(row["stock_ms"]), float(row["kernels_ms"])  # type: ignore[arg-type]
+        flags = ["yes" if row[f"same_bits_{who}"] else "no" for who in ("stock", "kernels")]
+        table.add_row(str(n), f"{stock:.2f}", f"{kernels:.2f}", f"{stock / base:.2f}", f"{kernels / base:.2f}", *flags)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--n-threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--instructions", help="at most these: avx2, avx2-vnni, avx512-vnni")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.instructions:
+        check(lib.mp_kernels_limit_instructions(args.instructions.encode()))
+    status = cpu_kernels.prepare()
+    console = Console(width=120)
+    console.print(f"{status.instructions}: {', '.join(status.kernels)} {status.reason or ''}", highlight=False)
+    results = {}
+    for name in args.models:
+        with model_file(name) as path:
+            results[name] = measure(path, args.n_threads, args.turns)
+        show(console, f"{name}, {args.n_threads} threads", results[name])
+    if args.json:
+        args.json.write_text(json.dumps({"instructions": status.instructions, "models": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
