@@ -70,7 +70,10 @@ template <class Format> struct PlainBlocks {
 #endif
 
     // n x 32 bytes: activations plus 128, or as they are where signs decide; n scales; with a min, room for 8 sums.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * 36 + (Format::has_min ? 4 * tile : 0); }
+    static size_t packed_block_bytes(int n) {
+        const size_t bytes = static_cast<size_t>(n) * 36 + (Format::has_min ? 4 * tile : 0);
+        return (bytes + 31) / 32 * 32; // so that loads of 32 bytes stay within a cache line
+    }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
         const __m256i bytes = load32(q->qs);

@@ -98,7 +98,7 @@ struct PlainQ4K {
     static constexpr int columns = 4;
 
     // n x 256 activations in the order of the unpacked weights, n x 8 sums of 32 as 16 bits, room for 8 scales.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 16) + 4 * tile; }
+    static size_t packed_block_bytes(int n) { return whole_lines(static_cast<size_t>(n) * (256 + 16) + 4 * tile); }
 
     // Low nibbles of 32 bytes are an eighth of the block, high ones the next. A vector of 64 bytes has two such parts.
     static constexpr int parts = k_bytes / 32;
@@ -199,8 +199,8 @@ struct PlainQ6K {
     static constexpr int tile = 8;
     static constexpr int columns = 16;
 
-    // n x 256 activations, n x 16 sums of 16 as 16 bits, room for 8 scales.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 32) + 4 * tile; }
+    // n x 256 activations, n x 16 sums of 16 as 16 bits, room for 8 scales; whole cache lines, as loads are.
+    static size_t packed_block_bytes(int n) { return whole_lines(static_cast<size_t>(n) * (256 + 32) + 4 * tile); }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
         __builtin_memcpy(out + 256 * row, q->qs, 256);

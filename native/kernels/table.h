@@ -14,6 +14,6 @@
             MP_KERNEL_SET::Tiled<MP_KERNEL_SET::PlainQ4K>::kernel(Activations::q8_k, 1, 1),                                                          \
             MP_KERNEL_SET::Tiled<MP_KERNEL_SET::RepackedQ4K>::kernel(Activations::q8_k, 8, 1),                                                       \
             MP_KERNEL_SET::Tiled<MP_KERNEL_SET::PlainQ6K>::kernel(Activations::q8_k, 1, 1),                                                          \
-            MP_KERNEL_SET::Tiled<MP_KERNEL_SET::FloatRows<uint16_t>>::kernel(Activations::f16, 1, 1),                                                \
-            MP_KERNEL_SET::Tiled<MP_KERNEL_SET::FloatRows<float>>::kernel(Activations::f32, 1, 1),                                                   \
+            MP_KERNEL_SET::Tiled<MP_KERNEL_SET::FloatRows<uint16_t>>::kernel(Activations::f16, 1, 2),                                                \
+            MP_KERNEL_SET::Tiled<MP_KERNEL_SET::FloatRows<float>>::kernel(Activations::f32, 1, 2),                                                   \
     }

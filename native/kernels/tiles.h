@@ -16,6 +16,10 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
+constexpr size_t whole_lines(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
 // A family of kernels is a struct Family with
 //   Quantized, block            what one block of a quantized row is, and its elements
 //   tile, columns               most rows that one call takes; columns that are computed together
@@ -28,8 +32,7 @@ template <class Family> struct Tiled {
     static constexpr int tile = Family::tile;
 
     static size_t tile_bytes(int64_t k, int n) {
-        const size_t bytes = static_cast<size_t>(k / Family::block) * Family::packed_block_bytes(n);
-        return (bytes + 63) / 64 * 64;
+        return whole_lines(static_cast<size_t>(k / Family::block) * Family::packed_block_bytes(n));
     }
 
     static size_t packed_bytes(int64_t k, int n_rows) {

@@ -142,9 +142,9 @@ struct Sums {
 
 class Replay {
 public:
-    Replay(size_t n_vocab, std::vector<float> cost, const Mixer & mixer, double interrupted)
-        : cost_(cost), start_(mixer), mixer_(mixer), adjacency_(n_vocab), budget_(std::move(cost), interrupted >= 0.0),
-          interrupted_(interrupted) {}
+    Replay(size_t n_vocab, std::vector<float> cost, const Mixer & mixer, double interrupted, float change, float known)
+        : cost_(cost), start_(mixer), mixer_(mixer), adjacency_(n_vocab),
+          budget_(std::move(cost), interrupted >= 0.0, known), interrupted_(interrupted), change_(change) {}
 
     void learn_text(const std::vector<int32_t> & text) { history_.learn(text, 0); }
 
@@ -178,7 +178,8 @@ public:
             for (size_t i = 0; i < path.size(); ++i) {
                 ngrams.push(answer.output[++root]);
             }
-            const double cost = cost_[std::min(rows, cost_.size()) - 1];
+            const double cost = cost_[std::min(rows, cost_.size()) - 1] + (rows != last_ ? change_ : 0.0f);
+            last_ = rows;
             budget_.observe(rows, path.size(), plan.expected, seeming(cost));
             sums.add({static_cast<double>(path.size()), 1.0, static_cast<double>(rows), cost});
         }
@@ -222,6 +223,8 @@ private:
     HistorySource history_;     // the same
     Budget budget_;
     double interrupted_; // below 0: costs are known
+    float change_;       // what another number of rows than before costs
+    size_t last_ = 0;
     std::mt19937 rng_{1};
 };
 
@@ -234,12 +237,18 @@ int main_of(int argc, char ** argv) {
     Mixer mixer;
     double interrupted = -1.0;
     bool tuned = false;
+    float change = 0.0f;
+    float known = -1.0f;
     for (int i = 2; i < argc; ++i) {
         const std::string argument = argv[i];
         if (argument == "tuned") {
             tuned = true;
         } else if (argument.rfind("interrupted=", 0) == 0) {
             interrupted = std::stod(argument.substr(12));
+        } else if (argument.rfind("change=", 0) == 0) {
+            change = std::stof(argument.substr(7));
+        } else if (argument.rfind("known=", 0) == 0) {
+            known = std::stof(argument.substr(6));
         } else if (argument.rfind("weights=", 0) == 0) {
             std::ifstream in(argument.substr(8));
             for (float & weight : mixer.weights()) {
@@ -253,7 +262,8 @@ int main_of(int argc, char ** argv) {
         }
     }
     const Recording recording = read_recording(argv[1]);
-    Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted);
+    Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted, change,
+                  known >= 0.0f ? known : change);
     if (tuned) {
         for (const std::vector<int32_t> & text : recording.texts) {
             replay.learn_text(text);

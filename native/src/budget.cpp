@@ -24,10 +24,14 @@ float surprise(float difference) { return std::clamp(difference, -most_surprise,
 
 } // namespace
 
-Budget::Budget(std::vector<float> cost, bool refine)
-    : base_(std::move(cost)), correction_(base_.size(), 1.0f), seen_(base_.size(), measured_weight), refine_(refine) {}
+Budget::Budget(std::vector<float> cost, bool refine, float change)
+    : base_(std::move(cost)), correction_(base_.size(), 1.0f), seen_(base_.size(), measured_weight), refine_(refine),
+      change_(change) {}
 
-void Budget::begin_text() { tokens_ = spent_ = accepted_ = promised_ = saved_ = 0.0; }
+void Budget::begin_text() {
+    tokens_ = spent_ = accepted_ = promised_ = saved_ = 0.0;
+    last_rows_ = 0;
+}
 
 float Budget::base(size_t rows) const {
     const size_t n = base_.size();
@@ -38,10 +42,12 @@ float Budget::base(size_t rows) const {
     return base_[n - 1] + slope * static_cast<float>(rows - n);
 }
 
-float Budget::cost(size_t rows) const { return base(rows) * correction_[std::min(rows, correction_.size()) - 1]; }
+float Budget::steady(size_t rows) const { return base(rows) * correction_[std::min(rows, correction_.size()) - 1]; }
+
+float Budget::cost(size_t rows) const { return steady(rows) + (changes(rows) ? change_ : 0.0f); }
 
 float Budget::price() const {
-    const float plain = 1.0f / cost(1);
+    const float plain = 1.0f / steady(1);
     const float kept_up = spent_ > 0.0 ? std::max(plain, static_cast<float>(tokens_ / spent_)) : plain;
     const float cautious = kept_up * static_cast<float>(1.0 + caution * std::max(0.0, -saved_));
     const float waited = static_cast<float>(undrafted_ - patience) / (curious_after - patience);
@@ -53,9 +59,11 @@ float Budget::trust() const { return static_cast<float>(std::min(1.0, (doubt + a
 void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms) {
     accepted_ = memory * accepted_ + static_cast<double>(tokens) - 1.0;
     promised_ = memory * promised_ + static_cast<double>(expected) - 1.0;
-    saved_ = long_memory * saved_ + static_cast<double>(tokens) - cost(rows) / cost(1);
+    saved_ = long_memory * saved_ + static_cast<double>(tokens) - cost(rows) / steady(1);
     tokens_ = memory * tokens_ + static_cast<double>(tokens);
     spent_ = memory * spent_ + cost(rows);
+    const double change = changes(rows) ? change_ * scale_ : 0.0;
+    last_rows_ = rows;
     if (!refine_) {
         return;
     }
@@ -63,7 +71,7 @@ void Budget::observe(size_t rows, size_t tokens, float expected, double cost_ms)
     if (!(cost_ms > 0.0)) { // a clock too coarse for the pass says nothing of it
         return;
     }
-    const float observed = static_cast<float>(cost_ms) / base(rows);
+    const float observed = static_cast<float>(cost_ms - change) / base(rows);
     // Plain passes tell the machine's pace; others tell the curve's shape.
     if (rows == 1) {
         scale_ += pace_step * scale_ * surprise(observed / scale_ - 1.0f);

@@ -15,11 +15,13 @@ namespace mp {
 
 class Budget {
 public:
-    // cost[i]: cost of a pass of i + 1 rows, in any unit; longer passes go on as the last two say. With refine it
-    // is in ms, and observed costs correct it.
-    Budget(std::vector<float> cost, bool refine);
+    // cost[i]: cost of a pass of i + 1 rows after one of as many, in any unit; longer passes go on as the last two
+    // say. change: what it costs more after a pass of another number of rows. With refine they are in ms, and
+    // observed costs correct the former.
+    Budget(std::vector<float> cost, bool refine, float change = 0.0f);
 
     bool refines() const { return refine_; }
+    // Of the next pass, if it has so many rows.
     float cost(size_t rows) const;
     // Forgets how drafts have fared; the curve and its corrections stay.
     void begin_text();
@@ -34,11 +36,15 @@ public:
 
 private:
     float base(size_t rows) const;
+    float steady(size_t rows) const; // among passes of as many
+    bool changes(size_t rows) const { return last_rows_ != 0 && rows != last_rows_; }
 
     std::vector<float> base_;
     std::vector<float> correction_; // observed / expected, by rows
     std::vector<float> seen_;       // how many passes that rests on, the measurement at load among them
     bool refine_;
+    float change_;
+    size_t last_rows_ = 0; // of the pass before; 0 where every number of rows is a change
     int undrafted_ = 0;  // passes of one row since the last that had more
     float scale_ = 1.0f; // ms per unit of the curve
     double tokens_ = 0.0;
