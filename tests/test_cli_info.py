@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import outlook, tuned
+from maskprobe import cpu_kernels, outlook, tuned
 from maskprobe.cli import app
+from maskprobe.costs import Costs
 from maskprobe.devices import devices, ggml_version
 
 
@@ -51,7 +52,8 @@ def test_info_tells_what_is_in_the_cache(
     before = json.loads(run("info", str(path), "--json"))
     assert (before["tuned_costs"], before["tuned_adjacency"], before["tuned_texts"]) == (False, False, False)
     assert before["start_vector_scores"] == {}
-    tuned.store_costs(path, tuned.setup_key(1, 0), {1: 10.0, 2: 15.0, 4: 25.0})
+    setup = tuned.setup_key(1, 0, kernels=cpu_kernels.status().instructions)
+    tuned.store_costs(path, setup, Costs({1: 10.0, 2: 15.0, 4: 25.0}))
     tuned.store_texts(path, [np.array([5, 6], np.int32)])
     after = json.loads(run("info", str(path), "--json"))
     assert (after["tuned_adjacency"], after["tuned_texts"]) == (False, True)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from maskprobe import Generation, MaskProbeLlama, Speculation, cache, own_texts, survey, tuned
+from maskprobe.costs import Costs
 from maskprobe.tune import tune_texts
 
 PROMPT = "the tree of the sea"
@@ -31,11 +32,12 @@ def load(path: Path) -> MaskProbeLlama:
 def test_a_tuned_cost_curve_is_not_measured_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with load(tiny) as llm:
         setup = llm.engine.setup
-    tuned.store_costs(tiny, setup, {1: 5.0, 2: 50.0})
-    tuned.store_costs(tiny, "another machine", {1: 1.0})
+    tuned.store_costs(tiny, setup, Costs({1: 5.0, 2: 50.0}, 0.5))
+    tuned.store_costs(tiny, "another machine", Costs({1: 1.0}))
     monkeypatch.setattr("maskprobe.costs.measure", lambda *_: pytest.fail("measured"))
     with load(tiny) as llm:
         assert llm.engine.measured_costs() == {1: 5.0, 2: 50.0}
+        assert llm.engine.measured_costs().change == 0.5
         assert "2/4/8/16/32/60 rows cost 10" in llm.generate(PROMPT, max_tokens=4).stats.choice
 
 
@@ -43,9 +45,9 @@ def test_a_tuned_cost_curve_is_not_measured_again(tiny: Path, monkeypatch: pytes
 def test_a_damaged_cost_curve_is_ignored(stored: object, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(cache, "store_json", lambda name, model, _, store=cache.store_json: store(name, model, stored))
-        tuned.store_costs(tiny, "s", {1: 5.0})
+        tuned.store_costs(tiny, "s", Costs({1: 5.0}))
     assert tuned.load_costs(tiny, "s") is None
-    tuned.store_costs(tiny, "s", {1: 5.0})
+    tuned.store_costs(tiny, "s", Costs({1: 5.0}))
     assert tuned.load_costs(tiny, "s") == {1: 5.0}
 
 
@@ -57,7 +59,7 @@ model, who = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(60):
-    tuned.store_costs(model, f"setup {i} of {who}", {1: 1.0 + i})
+    tuned.store_costs(model, f"setup {i} of {who}", Costs({1: 1.0 + i}))
 """
 
 

@@ -107,6 +107,7 @@ typedef struct mp_speculation {
     int32_t block;                /* most rows of root, drafted nodes and masks in one pass */
     const float * cost;           /* MP_TREE_MIXED: cost of a pass of 1..n_cost rows; copied */
     int32_t n_cost;
+    float change;        /* MP_TREE_MIXED: what a pass costs more after one of another number of rows */
     int32_t sources;     /* MP_TREE_MIXED: MP_SOURCE_* that propose drafts beside the masks, or-ed */
     int32_t refine;      /* 1: correct the costs by what passes take; they are in ms then */
     int32_t prune;       /* 1: a candidate equal to its parent is replaced by the next best */

@@ -95,6 +95,8 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     out.tree = static_cast<mp_tree>(in.tree);
     out.n_masks = out.tree == MP_TREE_NONE ? 0 : in.n_masks;
     out.cost.assign(in.cost, in.cost + in.n_cost);
+    require(in.change >= 0.0f, "change must not be negative");
+    out.change = in.change;
     out.refine = in.refine != 0;
     out.sources = in.sources;
     out.widths.assign(in.widths, in.widths + in.n_widths);

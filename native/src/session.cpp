@@ -165,7 +165,7 @@ void Session::prepare_sources(const std::vector<int32_t> & prompt) {
     written_from_ = prompt.size();
     if (budget_cost_ != speculation_.cost || budget_.refines() != speculation_.refine) {
         budget_cost_ = speculation_.cost;
-        budget_ = Budget(budget_cost_, speculation_.refine);
+        budget_ = Budget(budget_cost_, speculation_.refine, speculation_.change);
     }
 }
 

@@ -26,6 +26,7 @@ struct Speculation {
     std::vector<int32_t> widths; // of a static tree
     int32_t block = 1;           // most rows of root, drafted nodes and masks
     std::vector<float> cost;     // of 1.. rows, for a mixed tree
+    float change = 0.0f;         // of a pass after one of another number of rows
     bool refine = false;         // correct the costs by what passes take
     int32_t sources = 0;         // of a mixed tree, beside the masks: MP_SOURCE_*
     bool prune = true;

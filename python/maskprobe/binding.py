@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,11 @@ from .errors import BindingError, DecodeError, ModelError
 
 # The range whose C declarations the tests hold the core to. Upper bound exclusive.
 SUPPORTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
+
+# The native library of this package.
+CORE = Path(__file__).with_name(
+    {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so")
+)
 
 
 def _version_text(version: tuple[int, ...]) -> str:
@@ -52,19 +58,25 @@ def _import_llama_cpp() -> Any:
     return llama_cpp
 
 
-def _address_of(name: str, llama_cpp: Any) -> int:
-    """The address of a llama.cpp or ggml function in the libraries that llama_cpp has loaded, 0 if absent."""
+def _found(name: str, llama_cpp: Any) -> Any:
+    """A function of the libraries that llama_cpp has loaded, None if absent; never of others of the same name."""
     raw = llama_cpp.llama_cpp
     libraries: list[Callable[[], Any]] = [
         lambda: raw._lib,  # on Linux and macOS a look-up here reaches ggml too
         lambda: raw.load_shared_library("ggml-base", raw._base_path),
+        lambda: raw.load_shared_library("ggml-cpu", raw._base_path),
     ]
     for library in libraries:
         try:
-            return ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
+            return getattr(library(), name)
         except (AttributeError, FileNotFoundError, RuntimeError):
             continue
-    return 0
+    return None
+
+
+def _address_of(name: str, llama_cpp: Any) -> int:
+    """The address of a llama.cpp or ggml function in the libraries that llama_cpp has loaded, 0 if absent."""
+    return ctypes.cast(_found(name, llama_cpp), ctypes.c_void_p).value or 0
 
 
 def _batch_layout(llama_cpp: Any) -> list[int]:
@@ -74,14 +86,12 @@ def _batch_layout(llama_cpp: Any) -> list[int]:
 
 
 def _load_core() -> tuple[Any, Any]:
-    name = {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so")
-    path = Path(__file__).parent / name
     try:
         from ._abi import ffi
 
-        return ffi, ffi.dlopen(str(path))
+        return ffi, ffi.dlopen(str(CORE))
     except (ImportError, OSError) as error:
-        raise BindingError(f"the native core {path.name} cannot be loaded ({error}). Reinstall maskprobe.") from error
+        raise BindingError(f"the native core {CORE.name} cannot be loaded ({error}). Reinstall maskprobe.") from error
 
 
 def _bind() -> tuple[Any, Any, Any]:
@@ -118,6 +128,43 @@ def check(status: int) -> None:
     """Raises the exception that stands for a core status other than MP_OK."""
     if status != lib.MP_OK:
         raise _exceptions()[status](ffi.string(lib.mp_last_error()).decode())
+
+
+def function_address(name: str) -> int:
+    """Where a llama.cpp or ggml function is in the loaded libraries, 0 if they lack it."""
+    return _address_of(name, llama_cpp)
+
+
+def library_of(name: str) -> Path | None:
+    """The file that a llama.cpp or ggml function was loaded from, None where that cannot be asked."""
+
+    class _Info(ctypes.Structure):
+        _fields_ = [
+            ("path", ctypes.c_char_p),
+            ("base", ctypes.c_void_p),
+            ("symbol", ctypes.c_char_p),
+            ("address", ctypes.c_void_p),
+        ]
+
+    try:
+        dladdr = ctypes.CDLL(None).dladdr
+    except (AttributeError, OSError, TypeError):  # Windows
+        return None
+    info = _Info()
+    found = dladdr(ctypes.c_void_p(function_address(name)), ctypes.byref(info))
+    return Path(os.fsdecode(info.path)) if found and info.path else None
+
+
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A llama.cpp or ggml function with these ctypes.
+
+    Raises:
+        BindingError: the loaded libraries lack it.
+    """
+    address = function_address(name)
+    if address == 0:
+        raise BindingError(f"the loaded llama.cpp has no function {name}")
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
 
 
 def address_of(pointer: Any) -> int:

@@ -76,6 +76,18 @@ def store_json(name: str, model: Path, value: Any) -> None:
     _store(name, model, json.dumps(value).encode())
 
 
+def load_shared_json(name: str) -> Any:
+    """The JSON value stored under a name for no model in particular, None if there is none or it is damaged."""
+    contents = _read(directory() / f"{name}.cache")
+    return None if contents is None else json.loads(contents)
+
+
+def store_shared_json(name: str, value: Any) -> None:
+    """Stores a JSON value under a name for no model in particular."""
+    with contextlib.suppress(OSError):
+        _write(directory() / f"{name}.cache", json.dumps(value).encode())
+
+
 def _path(name: str, model: Path) -> Path:
     return directory() / f"{name}-{model_key(model)}.cache"
 
@@ -87,27 +99,36 @@ def _header(path: Path, contents: bytes) -> bytes:
 
 def _load(name: str, model: Path) -> bytes | None:
     try:
-        path = _path(name, model)
+        return _read(_path(name, model))
+    except OSError:
+        return None
+
+
+def _store(name: str, model: Path, contents: bytes) -> None:
+    # A read-only or full disk, or a model file that has gone: the work is done again next time.
+    with contextlib.suppress(OSError):
+        _write(_path(name, model), contents)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
         header, _, contents = path.read_bytes().partition(b"\n")
     except OSError:
         return None
     return contents if header + b"\n" == _header(path, contents) else None
 
 
-def _store(name: str, model: Path, contents: bytes) -> None:
-    # A read-only or full disk, or a model file that has gone: the work is done again next time.
-    with contextlib.suppress(OSError):
-        path = _path(name, model)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_header(path, contents) + contents)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+def _write(path: Path, contents: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_header(path, contents) + contents)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import platformdirs
 
-from . import __version__, cache, costs, outlook
+from . import __version__, cache, costs, cpu_kernels, outlook
 from .binding import llama_cpp, requirement
 from .devices import devices, ggml_version
 from .embedded import embedded_model
@@ -44,18 +44,24 @@ class Check:
 
 
 def all_checks(
-    model: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None = None
+    model: str | None,
+    n_threads: int | None,
+    n_gpu_layers: int,
+    rpc_servers: Sequence[str] | None = None,
+    *,
+    kernels: bool = True,
 ) -> Iterator[Check]:
     """The checks, one by one as they are done; the model comes last, as it takes longest."""
     yield from _versions()
     yield _instructions()
+    yield _kernels(kernels)
     yield from _devices(n_gpu_layers)
     yield from _rpc(checked_servers(rpc_servers, n_gpu_layers))
     yield _threads(n_threads)
     yield from _openmp()
     yield from _folders()
     yield _extras()
-    yield from _model(model, n_threads, n_gpu_layers, rpc_servers)
+    yield from _model(model, n_threads, n_gpu_layers, rpc_servers, kernels)
 
 
 def _versions() -> Iterator[Check]:
@@ -71,6 +77,16 @@ def _instructions() -> Check:
         found = f"{system}; this CPU has AVX2, which it was built without"
         return Check("llama.cpp", "warning", found, f"{_REBUILD}-DGGML_NATIVE=on")
     return Check("llama.cpp", "ok", system)
+
+
+def _kernels(wanted: bool) -> Check:
+    if not wanted:
+        return Check("CPU kernels", "ok", "llama.cpp's own: --no-cpu-kernels")
+    found = cpu_kernels.status()
+    if found.reason is None or found.reason.startswith(cpu_kernels.VARIABLE):
+        return Check("CPU kernels", "ok", str(found))
+    remedy = "drafts gain less on this CPU, answers are the same; please report what was refused"
+    return Check("CPU kernels", "warning", str(found), remedy)
 
 
 def _cpu_flags() -> str:
@@ -176,7 +192,7 @@ def _extras() -> Check:
 
 
 def _model(
-    name: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None
+    name: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None, kernels: bool
 ) -> Iterator[Check]:
     """Loads a model and asks it; then what its rows cost."""
     if name is None:
@@ -194,6 +210,7 @@ def _model(
                 n_threads=n_threads,
                 n_gpu_layers=n_gpu_layers,
                 rpc_servers=rpc_servers,
+                cpu_kernels=kernels,
             )
         with llm:
             stats = llm.generate("Hello", max_tokens=8, temperature=0.0).stats

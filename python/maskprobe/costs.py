@@ -25,12 +25,25 @@ _MOST_TURNS = 12
 MEASURED_ROWS = max(_SIZES)
 
 
-def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> dict[int, float]:
+class Costs(dict[int, float]):
+    """Milliseconds of a pass by rows, among passes of as many.
+
+    Args:
+        ms: by rows.
+        change: what a pass takes more after one of another number of rows, for which llama.cpp makes its graph anew.
+    """
+
+    def __init__(self, ms: Mapping[int, float], change: float = 0.0) -> None:
+        super().__init__(ms)
+        self.change = change
+
+
+def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> Costs:
     """Milliseconds by rows, for as many sizes as the time allows; always 1 and 2 rows.
 
-    A pass of n rows among plain ones costs itself, and what changing back adds to the plain pass after it. All sizes
-    take turns while there is time, and medians count: fastest passes are not what is usual, of one row least of all
-    where memory is what limits.
+    Each size is timed twice after a plain pass: the first of them also costs the change. All sizes take turns while
+    there is time, and medians count: fastest passes are not what is usual, of one row least of all where memory is
+    what limits.
 
     Args:
         time_rows: decodes so many rows and says how many ms it took.
@@ -40,27 +53,28 @@ def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SEC
     start = time.perf_counter()
     time_rows(1)  # the first call allocates
     plain = [time_rows(1), time_rows(1)]
-    back: list[float] = []  # plain passes right after others
+    changes: list[float] = []  # what the first pass of a size took more than the second
     passes: dict[int, list[float]] = {}
 
     def fits(n: int) -> bool:
         left_ms = 1e3 * (seconds - (time.perf_counter() - start))
-        return _guess(n, median(plain), passes) + median(plain) < left_ms
+        return 2 * (_guess(n, median(plain), passes) + median(plain)) < left_ms
 
     sizes = [n for n in _SIZES if n <= n_rows]
     for turn in range(_MOST_TURNS):
         for n in sizes:
             if fits(n) or (n == 2 and turn == 0):
-                passes.setdefault(n, []).append(time_rows(n))
-                back.append(time_rows(1))
+                first, second = time_rows(n), time_rows(n)
+                passes.setdefault(n, []).append(second)
+                back = time_rows(1)
+                plain.append(time_rows(1))
+                changes += [first - second, back - plain[-1]]
         # A size that did not fit in the first turn never will.
         sizes = [n for n in sizes if n in passes and fits(n)]
         if not sizes:
             break
-        plain += [time_rows(1), time_rows(1)]
-    change = max(0.0, median(back) - median(plain)) if back else 0.0
-    curve = {n: median(ms) + change for n, ms in passes.items()}
-    return {1: median(plain)} | _never_cheaper_with_more(curve)
+    curve = {n: median(ms) for n, ms in passes.items()}
+    return Costs({1: median(plain)} | _never_cheaper_with_more(curve), max(0.0, median(changes)) if changes else 0.0)
 
 
 def _guess(n: int, plain: float, passes: Mapping[int, Sequence[float]]) -> float:
@@ -97,14 +111,15 @@ def flat(n_rows: int) -> Curve:
     return np.ones(n_rows, dtype=np.float32)
 
 
-def curve_for(speculation: Speculation, measured: Callable[[], Mapping[int, float]]) -> tuple[Curve, bool]:
-    """The curve a speculation plans with, and whether passes may correct it."""
+def curve_for(speculation: Speculation, measured: Callable[[], Costs]) -> tuple[Curve, bool, float]:
+    """The curve a speculation plans with, whether passes may correct it, and what another number of rows costs."""
     n_rows = speculation.rows()
     if speculation.cost_curve is not None:
-        return interpolate(speculation.cost_curve, n_rows), False
+        return interpolate(speculation.cost_curve, n_rows), False, 0.0
     if isinstance(speculation.budget, int):
-        return flat(n_rows), False
-    return interpolate(measured(), n_rows), True
+        return flat(n_rows), False, 0.0
+    costs = measured()
+    return interpolate(costs, n_rows), True, costs.change
 
 
 def describe(curve: Curve, price: float) -> str:

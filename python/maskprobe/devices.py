@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
-from .binding import llama_cpp
-from .errors import BindingError
+from .binding import function, llama_cpp
 
 _GPU, _IGPU = 1, 2  # ggml_backend_dev_type
 
@@ -57,16 +55,3 @@ def _handles() -> list[int]:
     llama_cpp.llama_backend_init()
     device_at = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     return [device_at(i) for i in range(function("ggml_backend_dev_count", ctypes.c_size_t)())]
-
-
-def function(name: str, result: Any, *arguments: Any) -> Any:
-    """A ggml function; the list of devices is in one of its libraries, the devices in the other."""
-    raw = llama_cpp.llama_cpp
-    for library in ("ggml", "ggml-base"):
-        try:
-            function = getattr(raw.load_shared_library(library, raw._base_path), name)
-        except AttributeError:
-            continue
-        function.restype, function.argtypes = result, arguments
-        return function
-    raise BindingError(f"ggml has no function {name}")

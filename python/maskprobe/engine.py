@@ -42,14 +42,15 @@ class Engine:
         ModelError: the session cannot be made.
     """
 
-    def __init__(self, model: Model, setup: str) -> None:
+    def __init__(self, model: Model, setup: str, *, cpu_kernels: bool) -> None:
         self.model = model
         self.setup = setup  # names what costs depend on besides the model
+        self.cpu_kernels = cpu_kernels  # whether its passes take our kernels
         self.why_plain: str | None = None  # why the model cannot be probed
         self.embedding_scale: float | None = None  # by which embedding rows stand for token ids
         self._session: Any = None
         self._embeddings: Embeddings | None = None
-        self._costs: dict[int, float] | None = None
+        self._costs: costs.Costs | None = None
         self._probes: ProbeChoice | None = None  # read when first needed
         self._texts: tuned.Texts = []  # that the model wrote for tuning
         # Called before every llama_decode of a generation; what it raises ends the generation, the model stays whole.
@@ -118,9 +119,9 @@ class Engine:
             # The core copies arrays: masks and curve live until it has.
             settings.masks = ffi.from_buffer("float[]", masks)
             if speculation.is_mixed():
-                curve, refine = costs.curve_for(speculation, self.measured_costs)
+                curve, refine, change = costs.curve_for(speculation, self.measured_costs)
                 settings.cost = ffi.from_buffer("float[]", curve)
-                settings.n_cost, settings.refine = len(curve), refine
+                settings.n_cost, settings.refine, settings.change = len(curve), refine, change
                 settings.sources = sum(flag for name, flag in _SOURCES.items() if name in speculation.sources)
         n_reused = ffi.new("size_t *")
         c_chain = ffi.NULL if chain is None else ffi.cast("struct llama_sampler *", address_of(chain))
@@ -197,7 +198,7 @@ class Engine:
             self._probes = ProbeChoice(self.model.path, self.model.n_embd)
         return self._probes
 
-    def measured_costs(self) -> dict[int, float]:
+    def measured_costs(self) -> costs.Costs:
         """Milliseconds of a pass by rows on this machine: as tuned, or measured now; empties the KV cache then."""
         if self._costs is None:
             self._costs = tuned.load_costs(self.model.path, self.setup)
@@ -205,7 +206,7 @@ class Engine:
             self._costs = self.measure_costs()
         return self._costs
 
-    def measure_costs(self, seconds: float = costs.SECONDS) -> dict[int, float]:
+    def measure_costs(self, seconds: float = costs.SECONDS) -> costs.Costs:
         """Measures the milliseconds of a pass by rows and plans with them from now on; empties the KV cache."""
         self.reset()
         n_rows = min(costs.MEASURED_ROWS, llama_cpp.llama_n_ubatch(self.model.ctx))
@@ -253,6 +254,7 @@ class Engine:
         session = lib.mp_session_init(ctx, ffi.NULL if table is None else table.handle, 1.0)
         if session == ffi.NULL:
             raise ModelError(ffi.string(lib.mp_last_error()).decode())
+        check(lib.mp_session_set_kernels(session, int(self.cpu_kernels)))
         return ffi.gc(session, lib.mp_session_free)
 
     def _open_probing_session(self, table: Embeddings) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from typing_extensions import Self, Unpack
 
+from . import cpu_kernels as kernels_of_process
 from . import generation, state, tuned
 from .adapters import ControlVector, Lora
 from .binding import llama_cpp
@@ -79,6 +80,8 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         control_vector_layer_range: the first and the last layer that it is added to, None = all.
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
+        cpu_kernels: let passes of a few rows on the CPU take maskprobe's own kernels where they fit, see
+            :mod:`maskprobe.cpu_kernels`; False = llama.cpp's alone.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
 
@@ -121,6 +124,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         control_vector_layer_range: tuple[int, int] | None = None,
         chat_format: str | None = None,
         chat_handler: Handler | None = None,
+        cpu_kernels: bool = True,
         speculation: Speculation | None = None,
         verbose: bool = False,
     ) -> None:
@@ -151,8 +155,13 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             control_vector=None
             if control_vector is None
             else ControlVector(Path(control_vector), control_vector_scale, control_vector_layer_range),
+            cpu_kernels=cpu_kernels,
             verbose=verbose,
         )
+        kernels = kernels_of_process.prepare() if cpu_kernels else None
+        if verbose and kernels is not None:
+            print(f"CPU kernels: {kernels}", file=sys.stderr)
+        instructions = kernels.instructions if kernels is not None and kernels.active else ""
         model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
         try:
             self.metadata = model.all_metadata()
@@ -160,7 +169,8 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
             self.control_tokens = ControlTokens(model.vocab)
             with captured_log(verbose):
-                engine = Engine(model, tuned.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers))
+                setup = tuned.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers, instructions)
+                engine = Engine(model, setup, cpu_kernels=bool(instructions))
                 if engine.why_plain is None and self.speculation.plans_with_measured_costs():
                     engine.measured_costs()
         except BaseException:

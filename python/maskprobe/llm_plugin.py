@@ -20,7 +20,7 @@ from .llama import MaskProbeLlama
 from .notation import parse_speculation
 
 PREFIX = "maskprobe/"
-_MACHINE = ("n_ctx", "n_threads", "n_gpu_layers")  # options of a loaded model, not of an answer
+_MACHINE = ("n_ctx", "n_threads", "n_gpu_layers", "cpu_kernels")  # options of a loaded model, not of an answer
 
 
 @llm.hookimpl
@@ -67,6 +67,7 @@ class MaskProbe(llm.Model):
         n_ctx: int | None = Field(default=None, description="Context length in tokens, 4096 if left out")
         n_threads: int | None = Field(default=None, description="Threads; one per physical core if left out")
         n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU, -1 = all")
+        cpu_kernels: bool | None = Field(default=None, description="false = llama.cpp's own CPU kernels alone")
 
         @field_validator("speculate")
         @classmethod

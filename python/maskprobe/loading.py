@@ -27,7 +27,7 @@ _INTEGERS = {
     "split_mode": (0, 3),
     "main_gpu": (0, 255),
 }
-_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "verbose")
+_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "cpu_kernels", "verbose")
 
 
 @dataclass(kw_only=True)
@@ -58,6 +58,7 @@ class LoadOptions:
     rope_freq_scale: float
     lora: Lora | None
     control_vector: ControlVector | None
+    cpu_kernels: bool
     verbose: bool
 
     def __post_init__(self) -> None:

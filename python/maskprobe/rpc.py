@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .binding import llama_cpp, requirement, version_numbers
-from .devices import Device, describe, function, local_gpus
+from .binding import function, llama_cpp, requirement, version_numbers
+from .devices import Device, describe, local_gpus
 from .errors import RpcError
 
 _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")

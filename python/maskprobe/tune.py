@@ -15,6 +15,7 @@ from rich.progress import Progress, track
 from rich.table import Table
 
 from . import own_texts, tuned
+from .costs import Costs
 from .engine import Engine
 from .errors import MaskProbeError
 from .llama import MaskProbeLlama
@@ -65,7 +66,7 @@ def tune(
         console.print(f"plot written to {plot}")
 
 
-def _tune_costs(engine: Engine, console: Console) -> dict[int, float]:
+def _tune_costs(engine: Engine, console: Console) -> Costs:
     with console.status("measuring what rows cost"):
         curve = engine.measure_costs(_COST_SECONDS)
     tuned.store_costs(engine.model.path, engine.setup, curve)

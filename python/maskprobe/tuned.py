@@ -12,33 +12,35 @@ import numpy.typing as npt
 
 from . import cache, survey
 from .binding import llama_cpp
+from .costs import Costs
 
 _ADJACENCY, _PARTIAL, _TEXTS = "adjacency", "adjacency-partial", "texts"
 
 Texts = list[npt.NDArray[np.int32]]
 
 
-def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = ()) -> str:
-    """Names what a cost curve depends on besides the model."""
+def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = (), kernels: str = "") -> str:
+    """Names what a cost curve depends on besides the model; kernels: the instructions of ours, if they are used."""
     parts = [platform.node(), f"llama-cpp-python {llama_cpp.__version__}", f"{n_threads} threads"]
     parts += [f"{n_gpu_layers} GPU layers", *(f"RPC {server}" for server in rpc_servers)]
+    parts += [f"{kernels} kernels"] if kernels else []
     return ", ".join(parts)
 
 
-def load_costs(model: Path, setup: str) -> dict[int, float] | None:
+def load_costs(model: Path, setup: str) -> Costs | None:
     """Milliseconds of a pass by rows, None if not tuned for this setup."""
     stored = cache.load_json(_costs_of(setup), model)
     try:
-        curve = {int(rows): float(ms) for rows, ms in stored.items()} if stored else {}
-    except (AttributeError, TypeError, ValueError):
+        costs = Costs({int(rows): float(ms) for rows, ms in stored["ms"].items()}, float(stored["change"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    usable = curve and 1 in curve and all(rows > 0 and 0.0 < ms < np.inf for rows, ms in curve.items())
-    return curve if usable else None
+    usable = 1 in costs and all(rows > 0 and 0.0 < ms < np.inf for rows, ms in costs.items())
+    return costs if usable and 0.0 <= costs.change < np.inf else None
 
 
-def store_costs(model: Path, setup: str, curve: dict[int, float]) -> None:
+def store_costs(model: Path, setup: str, costs: Costs) -> None:
     """Stores a cost curve beside those of other setups, which other processes may be storing meanwhile."""
-    cache.store_json(_costs_of(setup), model, curve)
+    cache.store_json(_costs_of(setup), model, {"ms": costs, "change": costs.change})
 
 
 def _costs_of(setup: str) -> str:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..devices import function
+from ..binding import function
 from ..embeddings import FloatArray
 from ..errors import MaskProbeError, ModelError
 from ..llama import MaskProbeLlama

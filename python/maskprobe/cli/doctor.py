@@ -32,7 +32,9 @@ def doctor(
     console = tables()
     done: list[Check] = []
     with pipes():
-        for check in all_checks(model, machine.n_threads, machine.n_gpu_layers, machine.rpc):
+        for check in all_checks(
+            model, machine.n_threads, machine.n_gpu_layers, machine.rpc, kernels=machine.cpu_kernels
+        ):
             done.append(check)
             if not as_json:
                 _show(console, check)

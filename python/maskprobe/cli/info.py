@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .. import costs, outlook, tuned
+from .. import costs, cpu_kernels, outlook, tuned
 from ..binding import llama_cpp
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
@@ -62,7 +62,14 @@ def model_facts(llm: MaskProbeLlama) -> dict[str, Any]:
         "layers": int(llama_cpp.llama_model_n_layer(handle)),
         "embedding": model.n_embd,
         "chat_template": llm.has_chat_template(),
+        "cpu_kernels": _kernels_in_words(llm),
     }
+
+
+def _kernels_in_words(llm: MaskProbeLlama) -> str:
+    if not llm.engine.model.options.cpu_kernels:
+        return "llama.cpp's own: --no-cpu-kernels"
+    return str(cpu_kernels.status())
 
 
 def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
@@ -112,6 +119,7 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{found['vocabulary']:,} tokens",
         "layers": f"{found['layers']}, {found['embedding']} wide",
         "chat template": "yes" if found["chat_template"] else "no",
+        "CPU kernels": found["cpu_kernels"],
     }
     if not found["probing"]:
         return rows | {"probing": f"no: {found['why_plain']}"}

@@ -24,9 +24,18 @@ class Machine:
         ),
     ] = None
 
+    cpu_kernels: Annotated[
+        bool, typer.Option(help="Let passes on the CPU take maskprobe's own kernels where they fit.")
+    ] = True
+
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of MaskProbeLlama."""
-        return {"n_threads": self.n_threads, "n_gpu_layers": self.n_gpu_layers, "rpc_servers": self.rpc}
+        return {
+            "n_threads": self.n_threads,
+            "n_gpu_layers": self.n_gpu_layers,
+            "rpc_servers": self.rpc,
+            "cpu_kernels": self.cpu_kernels,
+        }
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,124 @@
+"""Single products of weights and activations through ggml, as a graph of llama.cpp has them.
+
+Knows ggml's public functions in the libraries that llama_cpp has loaded; the check of our kernels and their tests are
+made of it. Nothing of models.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .binding import function
+
+Floats = npt.NDArray[np.float32]
+
+_CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
+_REPACK = b"CPU_REPACK"
+_F32 = 0
+_pointer, _int64, _size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = [("mem_size", _size), ("mem_buffer", _pointer), ("no_alloc", ctypes.c_bool)]
+
+
+@functools.cache
+def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+    return function(name, result, *arguments)
+
+
+def quantize(type_: int, weights: Floats) -> npt.NDArray[np.uint8]:
+    """Weights [n, k] as bytes of a ggml type."""
+    n, k = weights.shape
+    out = np.empty(n * int(_ggml("ggml_row_size", _size, ctypes.c_int, _int64)(type_, k)), np.uint8)
+    _ggml("ggml_quantize_chunk", _size, ctypes.c_int, _pointer, _pointer, _int64, _int64, _int64, _pointer)(
+        type_, weights.ctypes.data, out.ctypes.data, 0, n, k, None
+    )
+    return out
+
+
+@functools.cache
+def _cpu_buffer_type(repacked: bool) -> int:
+    if not repacked:
+        return int(_ggml("ggml_backend_cpu_buffer_type", _pointer)())
+    device = _ggml("ggml_backend_dev_by_type", _pointer, ctypes.c_int)(_CPU)
+    registry = _ggml("ggml_backend_dev_backend_reg", _pointer, _pointer)(device)
+    look_up = _ggml("ggml_backend_reg_get_proc_address", _pointer, _pointer, ctypes.c_char_p)
+    address = look_up(registry, b"ggml_backend_dev_get_extra_bufts")
+    types = ctypes.CFUNCTYPE(ctypes.POINTER(_pointer), _pointer)(address)(device)
+    i = 0
+    while types[i]:
+        if _ggml("ggml_backend_buft_name", ctypes.c_char_p, _pointer)(types[i]) == _REPACK:
+            return int(types[i])
+        i += 1
+    raise RuntimeError("ggml was built without repacked weights")
+
+
+class Product:
+    """Weights of a ggml type, in the buffer that llama.cpp would keep them in, times any number of rows.
+
+    Args:
+        type_: a ggml_type.
+        weights: [n, k].
+        repacked: in the CPU_REPACK buffer type's layout.
+    """
+
+    def __init__(self, type_: int, weights: Floats, *, repacked: bool) -> None:
+        self.n, self.k = weights.shape
+        self._backend = _ggml("ggml_backend_cpu_init", _pointer)()
+        self._context = self._new_context()
+        self._weights = self._new_tensor(self._context, type_, self.k, self.n)
+        self._buffer = _ggml("ggml_backend_alloc_ctx_tensors_from_buft", _pointer, _pointer, _pointer)(
+            self._context, _cpu_buffer_type(repacked)
+        )
+        self._set(self._weights, quantize(type_, np.ascontiguousarray(weights, np.float32)))
+
+    def compute(self, x: Floats, n_threads: int = 1) -> Floats:
+        """The products of rows [rows, k] with the weights, [rows, n]."""
+        rows = len(x)
+        context = self._new_context()
+        tensor = self._new_tensor(context, _F32, self.k, rows)
+        product = _ggml("ggml_mul_mat", _pointer, _pointer, _pointer, _pointer)(context, self._weights, tensor)
+        graph = _ggml("ggml_new_graph", _pointer, _pointer)(context)
+        _ggml("ggml_build_forward_expand", None, _pointer, _pointer)(graph, product)
+        buffer = _ggml("ggml_backend_alloc_ctx_tensors", _pointer, _pointer, _pointer)(context, self._backend)
+        self._set(tensor, np.ascontiguousarray(x, np.float32))
+        _ggml("ggml_backend_cpu_set_n_threads", None, _pointer, ctypes.c_int)(self._backend, n_threads)
+        status = _ggml("ggml_backend_graph_compute", ctypes.c_int, _pointer, _pointer)(self._backend, graph)
+        assert status == 0, status
+        out = np.empty((rows, self.n), np.float32)
+        _ggml("ggml_backend_tensor_get", None, _pointer, _pointer, _size, _size)(
+            product, out.ctypes.data, 0, out.nbytes
+        )
+        self._free(buffer, context)
+        return out
+
+    def close(self) -> None:
+        """Frees the weights."""
+        self._free(self._buffer, self._context)
+        _ggml("ggml_backend_free", None, _pointer)(self._backend)
+
+    @staticmethod
+    def _new_context() -> Any:
+        params = _InitParams(1 << 20, None, True)
+        return _ggml("ggml_init", _pointer, _InitParams)(params)
+
+    @staticmethod
+    def _new_tensor(context: Any, type_: int, k: int, n: int) -> Any:
+        return _ggml("ggml_new_tensor_2d", _pointer, _pointer, ctypes.c_int, _int64, _int64)(context, type_, k, n)
+
+    @staticmethod
+    def _set(tensor: Any, values: npt.NDArray[Any]) -> None:
+        _ggml("ggml_backend_tensor_set", None, _pointer, _pointer, _size, _size)(
+            tensor, values.ctypes.data, 0, values.nbytes
+        )
+
+    @staticmethod
+    def _free(buffer: Any, context: Any) -> None:
+        _ggml("ggml_backend_buffer_free", None, _pointer)(buffer)
+        _ggml("ggml_free", None, _pointer)(context)
