@@ -9,7 +9,7 @@ namespace mp {
 namespace {
 
 // Tokens that a mask's candidates add to the next pass when its node ends the accepted path.
-constexpr float mask_value = 0.25f;
+constexpr float mask_value = 0.15f;
 constexpr float noise = 1e-3f; // gains below this are
 
 // A row that may be added: a drafted node, or the masks of one.
