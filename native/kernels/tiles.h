@@ -10,7 +10,11 @@
 #define MP_UNROLL
 #define MP_INLINE __forceinline
 #else
+#if defined(__clang__)
+#define MP_UNROLL _Pragma("unroll")
+#else
 #define MP_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define MP_INLINE inline __attribute__((always_inline))
 #endif
 

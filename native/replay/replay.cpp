@@ -1,12 +1,13 @@
 // Replays recorded answers through the planner, the mixer and the budget, without a model: what would drafts have
 // gained where passes cost so much? Milliseconds for hundreds of answers, so constants can be tried by the thousand.
 //
-//   maskprobe_replay ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [weights=FILE]
+//   maskprobe_replay ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [change=COST [known=COST]] [weights=FILE]
 //
 // ANSWERS is what bench/record.py writes. Costs are in plain passes. With tuned, drafts know the texts that `maskprobe
 // tune` had the model write before it was recorded. With interrupted, passes seem to take 6% more or less than they
 // cost, so large a share of them up to four times as much, and the budget learns from that. weights are the mixer's
-// start weights, one a line.
+// start weights, one a line. With change, a pass of another number of rows than the one before costs so much more; with
+// known, drafts believe that it costs this much instead.
 #include "planner.h"
 
 #include <algorithm>
@@ -230,7 +231,7 @@ private:
 
 int main_of(int argc, char ** argv) {
     if (argc < 3) {
-        std::fprintf(stderr, "usage: %s ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [weights=FILE]\n", argv[0]);
+        std::fprintf(stderr, "usage: %s ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [change=COST [known=COST]] [weights=FILE]\n", argv[0]);
         return 2;
     }
     std::map<size_t, float> points{{1, 1.0f}};
