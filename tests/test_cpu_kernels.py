@@ -224,7 +224,9 @@ def test_an_object_decides_for_itself(model_path: Callable[[str], Path]) -> None
 
         answers: list[list[int]] = []
         threads = [
-            threading.Thread(target=lambda llm=llm: answers.append(llm.generate("The sea", max_tokens=24, temperature=0.0).tokens))
+            threading.Thread(
+                target=lambda llm=llm: answers.append(llm.generate("The sea", max_tokens=24, temperature=0.0).tokens)
+            )
             for llm in (ours, theirs)
         ]
         for thread in threads:
@@ -327,5 +329,7 @@ def test_the_cache_file_is_one_of_the_packages(anew: Any, tmp_path: Path) -> Non
     assert len(files) == (1 if HAS_KERNELS else 0)
     assert all(name.startswith("cpu-kernels-") for name in files)
     code = "import subprocess; subprocess.run = None\nfrom maskprobe import cpu_kernels; print(cpu_kernels.status())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
     assert done.stdout.strip() == str(status)

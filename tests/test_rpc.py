@@ -185,7 +185,7 @@ def test_a_model_uses_its_servers_and_leaves_them(
         with MaskProbeLlama(tiny, rpc_servers=[address], **options) as llm:
             assert llm.rpc_servers == (address,)
             assert llm.engine.setup == tuned.setup_key(1, -1, [address], cpu_kernels.status().instructions)
-            assert llm.engine.setup.endswith(f"-1 GPU layers, RPC {address}")
+            assert f"-1 GPU layers, RPC {address}" in llm.engine.setup
             tokens = llm.generate([5, 6, 7], max_tokens=6, temperature=0.0).tokens
             # The second model shares the connection: a server that serves one client would not answer again.
             MaskProbeLlama(tiny, rpc_servers=[address], **options).close()

@@ -55,6 +55,7 @@ STORES_COSTS = """
 import sys
 from pathlib import Path
 from maskprobe import tuned
+from maskprobe.costs import Costs
 model, who = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()

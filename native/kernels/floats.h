@@ -71,12 +71,9 @@ template <class Value> struct FloatRows {
         const auto * first = static_cast<const Value *>(weights) + column * n_blocks * block;
         const auto * rows = reinterpret_cast<const float *>(packed);
         switch (count) {
-        case 3:
-            return multiply_columns<N, 3>(first, n_blocks, rows, y + column, stride);
-        case 2:
-            return multiply_columns<N, 2>(first, n_blocks, rows, y + column, stride);
-        default:
-            return multiply_columns<N, 1>(first, n_blocks, rows, y + column, stride);
+        case 3: return multiply_columns<N, 3>(first, n_blocks, rows, y + column, stride);
+        case 2: return multiply_columns<N, 2>(first, n_blocks, rows, y + column, stride);
+        default: return multiply_columns<N, 1>(first, n_blocks, rows, y + column, stride);
         }
     }
 
@@ -91,9 +88,7 @@ template <class Value> struct FloatRows {
         for (int part = 0; part < 4; ++part) {
             Floats sums[C][N];
             MP_UNROLL for (int c = 0; c < C; ++c) {
-                MP_UNROLL for (int r = 0; r < N; ++r) {
-                    sums[c][r] = FloatLanes::zero();
-                }
+                MP_UNROLL for (int r = 0; r < N; ++r) { sums[c][r] = FloatLanes::zero(); }
             }
             const Value * x = first + part * FloatLanes::lanes;
             const float * z = rows + part * FloatLanes::lanes;
@@ -101,9 +96,7 @@ template <class Value> struct FloatRows {
                 // The next columns come in evenly while these are multiplied.
                 prefetch(next + static_cast<size_t>(part * n_blocks + b) * step, step);
                 Floats w[C];
-                MP_UNROLL for (int c = 0; c < C; ++c) {
-                    w[c] = FloatLanes::load(x + c * k);
-                }
+                MP_UNROLL for (int c = 0; c < C; ++c) { w[c] = FloatLanes::load(x + c * k); }
                 MP_UNROLL for (int r = 0; r < N; ++r) {
                     const Floats row = FloatLanes::load(z + r * block);
                     MP_UNROLL for (int c = 0; c < C; ++c) {
@@ -112,16 +105,13 @@ template <class Value> struct FloatRows {
                 }
             }
             MP_UNROLL for (int c = 0; c < C; ++c) {
-                MP_UNROLL for (int r = 0; r < N; ++r) {
-                    parts[part][c][r] = sums[c][r];
-                }
+                MP_UNROLL for (int r = 0; r < N; ++r) { parts[part][c][r] = sums[c][r]; }
             }
         }
         MP_UNROLL for (int c = 0; c < C; ++c) {
             MP_UNROLL for (int r = 0; r < N; ++r) {
-                y[static_cast<size_t>(r) * stride + c] = FloatLanes::sum(
-                    FloatLanes::add(FloatLanes::add(parts[0][c][r], parts[2][c][r]),
-                                    FloatLanes::add(parts[1][c][r], parts[3][c][r])));
+                y[static_cast<size_t>(r) * stride + c] = FloatLanes::sum(FloatLanes::add(
+                    FloatLanes::add(parts[0][c][r], parts[2][c][r]), FloatLanes::add(parts[1][c][r], parts[3][c][r])));
             }
         }
     }

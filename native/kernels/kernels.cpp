@@ -86,14 +86,10 @@ const Processor & processor() {
 
 bool processor_has(Instructions instructions) {
     switch (instructions) {
-    case Instructions::none:
-        return true;
-    case Instructions::avx2:
-        return processor().avx2;
-    case Instructions::avx2_vnni:
-        return processor().avx_vnni;
-    case Instructions::avx512_vnni:
-        return processor().avx512_vnni;
+    case Instructions::none: return true;
+    case Instructions::avx2: return processor().avx2;
+    case Instructions::avx2_vnni: return processor().avx_vnni;
+    case Instructions::avx512_vnni: return processor().avx512_vnni;
     }
     return false;
 }
@@ -102,17 +98,10 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
     const bool is_float = weights == Weights::f16 || weights == Weights::f32;
     const Kernel * table = nullptr;
     switch (instructions) {
-    case Instructions::none:
-        return nullptr;
-    case Instructions::avx2:
-        table = avx2_kernels;
-        break;
-    case Instructions::avx2_vnni:
-        table = avx2_vnni_kernels;
-        break;
-    case Instructions::avx512_vnni:
-        table = is_float && !wide_floats ? avx2_kernels : avx512_kernels;
-        break;
+    case Instructions::none: return nullptr;
+    case Instructions::avx2: table = avx2_kernels; break;
+    case Instructions::avx2_vnni: table = avx2_vnni_kernels; break;
+    case Instructions::avx512_vnni: table = is_float && !wide_floats ? avx2_kernels : avx512_kernels; break;
     }
     const Kernel * kernel = &table[static_cast<int>(weights)];
     const bool other_order = is_float && wide_floats && instructions != Instructions::avx512_vnni;
@@ -121,13 +110,9 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
 
 #else
 
-bool processor_has(Instructions instructions) {
-    return instructions == Instructions::none;
-}
+bool processor_has(Instructions instructions) { return instructions == Instructions::none; }
 
-const Kernel * find(Weights, Instructions, bool) {
-    return nullptr;
-}
+const Kernel * find(Weights, Instructions, bool) { return nullptr; }
 
 #endif
 
@@ -142,14 +127,10 @@ Instructions processor_instructions() {
 
 const char * name_of(Instructions instructions) {
     switch (instructions) {
-    case Instructions::none:
-        return "";
-    case Instructions::avx2:
-        return "avx2";
-    case Instructions::avx2_vnni:
-        return "avx2-vnni";
-    case Instructions::avx512_vnni:
-        return "avx512-vnni";
+    case Instructions::none: return "";
+    case Instructions::avx2: return "avx2";
+    case Instructions::avx2_vnni: return "avx2-vnni";
+    case Instructions::avx512_vnni: return "avx512-vnni";
     }
     return "";
 }

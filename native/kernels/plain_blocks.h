@@ -119,12 +119,8 @@ template <class Format> struct PlainBlocks {
         typename Lanes::Floats sums[V][N];
         __m256 mins[V * Lanes::columns]; // a lane per row
         MP_UNROLL for (int v = 0; v < V; ++v) {
-            MP_UNROLL for (int r = 0; r < N; ++r) {
-                sums[v][r] = Lanes::zero_floats();
-            }
-            MP_UNROLL for (int c = 0; c < Lanes::columns; ++c) {
-                mins[Lanes::columns * v + c] = _mm256_setzero_ps();
-            }
+            MP_UNROLL for (int r = 0; r < N; ++r) { sums[v][r] = Lanes::zero_floats(); }
+            MP_UNROLL for (int c = 0; c < Lanes::columns; ++c) { mins[Lanes::columns * v + c] = _mm256_setzero_ps(); }
         }
         for (int64_t b = 0; b < n_blocks; ++b, packed += packed_block_bytes(N)) {
             prefetch(next + static_cast<size_t>(b) * step, step);
@@ -139,8 +135,8 @@ template <class Format> struct PlainBlocks {
                 d[v] = Lanes::join_halves(one.d, other.d);
                 start[v] = Lanes::zero();
                 if constexpr (!by_sign) {
-                    start[v] = Lanes::subtract(Lanes::zero(),
-                                               Lanes::dot(Lanes::zero(), Lanes::set1_bytes(128), elements[v]));
+                    start[v] =
+                        Lanes::subtract(Lanes::zero(), Lanes::dot(Lanes::zero(), Lanes::set1_bytes(128), elements[v]));
                 }
                 if constexpr (Format::has_min) {
                     add_min(mins[Lanes::columns * v], one.m, scales + N);
@@ -153,8 +149,9 @@ template <class Format> struct PlainBlocks {
                 const typename Lanes::Ints row = Lanes::spread(load32(packed + 32 * r));
                 const typename Lanes::Floats row_d = Lanes::set1(scales[r]);
                 MP_UNROLL for (int v = 0; v < V; ++v) {
-                    sums[v][r] = Lanes::multiply_add(Lanes::multiply(d[v], row_d),
-                                                     Lanes::to_floats(products(start[v], row, elements[v])), sums[v][r]);
+                    sums[v][r] =
+                        Lanes::multiply_add(Lanes::multiply(d[v], row_d),
+                                            Lanes::to_floats(products(start[v], row, elements[v])), sums[v][r]);
                 }
             }
         }

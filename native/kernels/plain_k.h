@@ -10,18 +10,10 @@ namespace mp::kernels::MP_KERNEL_SET {
 // Sums of 16-bit products: unsigned times signed bytes in pairs, pairs times scales. All of it fits.
 #if defined(MP_AVX512_VNNI)
 using KLanes = __m512i;
-MP_INLINE KLanes k_load(const void * from) {
-    return _mm512_loadu_si512(from);
-}
-MP_INLINE KLanes k_low(KLanes x) {
-    return _mm512_and_si512(x, _mm512_set1_epi8(15));
-}
-MP_INLINE KLanes k_high(KLanes x) {
-    return k_low(_mm512_srli_epi16(x, 4));
-}
-MP_INLINE KLanes k_zero() {
-    return _mm512_setzero_si512();
-}
+MP_INLINE KLanes k_load(const void * from) { return _mm512_loadu_si512(from); }
+MP_INLINE KLanes k_low(KLanes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+MP_INLINE KLanes k_high(KLanes x) { return k_low(_mm512_srli_epi16(x, 4)); }
+MP_INLINE KLanes k_zero() { return _mm512_setzero_si512(); }
 MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KLanes scales) {
     return _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(weights, activations), scales);
 }
@@ -30,24 +22,14 @@ MP_INLINE __m256i k_fold(KLanes sum) {
 }
 #else
 using KLanes = __m256i;
-MP_INLINE KLanes k_load(const void * from) {
-    return load32(from);
-}
-MP_INLINE KLanes k_low(KLanes x) {
-    return _mm256_and_si256(x, _mm256_set1_epi8(15));
-}
-MP_INLINE KLanes k_high(KLanes x) {
-    return k_low(_mm256_srli_epi16(x, 4));
-}
-MP_INLINE KLanes k_zero() {
-    return _mm256_setzero_si256();
-}
+MP_INLINE KLanes k_load(const void * from) { return load32(from); }
+MP_INLINE KLanes k_low(KLanes x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+MP_INLINE KLanes k_high(KLanes x) { return k_low(_mm256_srli_epi16(x, 4)); }
+MP_INLINE KLanes k_zero() { return _mm256_setzero_si256(); }
 MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KLanes scales) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weights, activations), scales));
 }
-MP_INLINE __m256i k_fold(KLanes sum) {
-    return sum;
-}
+MP_INLINE __m256i k_fold(KLanes sum) { return sum; }
 #endif
 
 constexpr int k_bytes = sizeof(KLanes);
@@ -163,9 +145,9 @@ struct PlainQ4K {
             unpack_scales(x.scales, scales, min_bytes);
             constexpr long long order[2] = {twice(0) | twice(1) << 16 | twice(2) << 32 | twice(3) << 48,
                                             twice(4) | twice(5) << 16 | twice(6) << 32 | twice(7) << 48};
-            spread_scales(_mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(scales)),
-                                           _mm_set_epi64x(order[1], order[0])),
-                          unpacked.scales);
+            spread_scales(
+                _mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(scales)), _mm_set_epi64x(order[1], order[0])),
+                unpacked.scales);
             const __m128i min_values = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(min_bytes)));
             const __m256 row_d = _mm256_loadu_ps(reinterpret_cast<const float *>(packed + 272 * N));
             alignas(32) float d[tile];
@@ -214,8 +196,7 @@ struct PlainQ6K {
         const __m512i low = _mm512_loadu_si512(ql);
         const __m512i high = _mm512_broadcast_i64x4(load32(qh));
         const __m512i first_bits = _mm512_inserti64x4(_mm512_set1_epi8(3), _mm256_set1_epi8(12), 1);
-        const __m512i last_bits =
-            _mm512_inserti64x4(_mm512_set1_epi8(48), _mm256_set1_epi8(static_cast<char>(192)), 1);
+        const __m512i last_bits = _mm512_inserti64x4(_mm512_set1_epi8(48), _mm256_set1_epi8(static_cast<char>(192)), 1);
         const __m512i up = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);
         const __m512i down = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
         out[0] = _mm512_or_si512(k_low(low), _mm512_sllv_epi16(_mm512_and_si512(high, first_bits), up));
@@ -247,9 +228,7 @@ struct PlainQ6K {
     static MP_INLINE void multiply_column(const BlockQ6K * blocks, int64_t n_blocks, const char * packed, float * y,
                                           size_t stride) {
         __m256 sums[N];
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            sums[r] = _mm256_setzero_ps();
-        }
+        MP_UNROLL for (int r = 0; r < N; ++r) { sums[r] = _mm256_setzero_ps(); }
         for (int64_t b = 0; b < n_blocks; ++b, packed += packed_block_bytes(N)) {
             const BlockQ6K & x = blocks[b];
             prefetch(reinterpret_cast<const char *>(&x) + 2048, sizeof x);
@@ -274,9 +253,7 @@ struct PlainQ6K {
                 sums[r] = _mm256_fmadd_ps(_mm256_set1_ps(d[r]), _mm256_cvtepi32_ps(whole), sums[r]);
             }
         }
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            y[static_cast<size_t>(r) * stride] = sum_lanes(sums[r]);
-        }
+        MP_UNROLL for (int r = 0; r < N; ++r) { y[static_cast<size_t>(r) * stride] = sum_lanes(sums[r]); }
     }
 };
 

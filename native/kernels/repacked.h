@@ -48,9 +48,9 @@ struct Wide {
     }
     // Eight half floats of each group, in the order of the elements.
     static MP_INLINE Floats halves(const uint16_t * a, const uint16_t * b) {
-        const __m256i both = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a))),
-            _mm_loadu_si128(reinterpret_cast<const __m128i *>(b)), 1);
+        const __m256i both =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a))),
+                                    _mm_loadu_si128(reinterpret_cast<const __m128i *>(b)), 1);
         return _mm512_cvtph_ps(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
     }
     // Eight bytes of each group, in the order of the elements.
@@ -184,9 +184,7 @@ struct RepackedQ4_0 {
         const auto * next = reinterpret_cast<const char *>(a + Group::groups * n_blocks);
         constexpr size_t step = Group::groups * sizeof(BlockQ4_0x8);
         Group::Floats sums[N];
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            sums[r] = Group::zero_floats();
-        }
+        MP_UNROLL for (int r = 0; r < N; ++r) { sums[r] = Group::zero_floats(); }
         for (int64_t i = 0; i < n_blocks; ++i, packed += packed_block_bytes(N)) {
             prefetch(next + static_cast<size_t>(i) * step, step);
             Group::Ints both[4];
@@ -196,16 +194,14 @@ struct RepackedQ4_0 {
                 both[e] = Group::flip(both[e]);
                 elements[e] = Group::low_nibbles(both[e]);
             }
-            MP_UNROLL for (int e = 0; e < 4; ++e) {
-                elements[4 + e] = high_flipped(both[e]);
-            }
+            MP_UNROLL for (int e = 0; e < 4; ++e) { elements[4 + e] = high_flipped(both[e]); }
             const Group::Floats d = Group::halves(a[i].d, b[i].d);
             const float * scales = reinterpret_cast<const float *>(packed + 32 * N);
             const int32_t * starts = reinterpret_cast<const int32_t *>(packed + 36 * N);
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 const Group::Ints sum = dot32(Group::set1(starts[r]), elements, packed + 32 * r);
-                sums[r] = Group::multiply_add(Group::to_floats(sum), Group::multiply(d, Group::set1(scales[r])),
-                                              sums[r]);
+                sums[r] =
+                    Group::multiply_add(Group::to_floats(sum), Group::multiply(d, Group::set1(scales[r])), sums[r]);
             }
         }
         MP_UNROLL for (int r = 0; r < N; ++r) {
@@ -245,9 +241,7 @@ struct RepackedQ4K {
         constexpr size_t step = Group::groups * sizeof(BlockQ4Kx8) / 4;
         Group::Floats sums[N];
         Group::Floats mins[N];
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            sums[r] = mins[r] = Group::zero_floats();
-        }
+        MP_UNROLL for (int r = 0; r < N; ++r) { sums[r] = mins[r] = Group::zero_floats(); }
         for (int64_t i = 0; i < n_blocks; ++i, packed += packed_block_bytes(N)) {
             __m128i scale_bytes[8];
             __m128i min_bytes[8];
@@ -260,9 +254,7 @@ struct RepackedQ4K {
                 min_bytes[e] = Group::bytes(lows[0], lows[1]);
             }
             Group::Ints totals[N];
-            MP_UNROLL for (int r = 0; r < N; ++r) {
-                totals[r] = Group::zero();
-            }
+            MP_UNROLL for (int r = 0; r < N; ++r) { totals[r] = Group::zero(); }
             for (int quarter = 0; quarter < 4; ++quarter) {
                 prefetch(next + static_cast<size_t>(4 * i + quarter) * step, step);
                 Group::Ints both[8];
@@ -276,8 +268,7 @@ struct RepackedQ4K {
                     const __m128i scales = scale_bytes[2 * quarter + half];
                     MP_UNROLL for (int r = 0; r < N; ++r) {
                         const char * row = packed + 256 * r + 64 * quarter + 32 * half;
-                        totals[r] =
-                            Group::add(totals[r], Group::scale(dot32(Group::zero(), elements, row), scales));
+                        totals[r] = Group::add(totals[r], Group::scale(dot32(Group::zero(), elements, row), scales));
                     }
                 }
             }
@@ -291,12 +282,11 @@ struct RepackedQ4K {
             MP_UNROLL for (int r = 0; r < N; ++r) {
                 Group::Ints offset = Group::zero();
                 MP_UNROLL for (int e = 0; e < 4; ++e) {
-                    offset = Group::multiply_pairs(offset, pairs[e],
-                                                   Group::four_bytes(packed + 256 * N + 16 * r + 4 * e));
+                    offset =
+                        Group::multiply_pairs(offset, pairs[e], Group::four_bytes(packed + 256 * N + 16 * r + 4 * e));
                 }
                 const Group::Floats scale = Group::set1(row_d[r]);
-                sums[r] =
-                    Group::multiply_add(Group::to_floats(totals[r]), Group::multiply(d, scale), sums[r]);
+                sums[r] = Group::multiply_add(Group::to_floats(totals[r]), Group::multiply(d, scale), sums[r]);
                 mins[r] = Group::multiply_add(Group::to_floats(offset), Group::multiply(dmin, scale), mins[r]);
             }
         }

@@ -8,9 +8,7 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-MP_INLINE float from_half(uint16_t half) {
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
-}
+MP_INLINE float from_half(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
 
 // The order of ggml's hsum_float_8.
 MP_INLINE float sum_lanes(__m256 x) {
@@ -19,9 +17,7 @@ MP_INLINE float sum_lanes(__m256 x) {
     return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
-MP_INLINE __m256i load32(const void * from) {
-    return _mm256_loadu_si256(static_cast<const __m256i *>(from));
-}
+MP_INLINE __m256i load32(const void * from) { return _mm256_loadu_si256(static_cast<const __m256i *>(from)); }
 
 MP_INLINE __m256i twice16(const void * from) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(from)));

@@ -20,9 +20,7 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-constexpr size_t whole_lines(size_t bytes) {
-    return (bytes + 63) / 64 * 64;
-}
+constexpr size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // A family of kernels is a struct Family with
 //   Quantized, block            what one block of a quantized row is, and its elements

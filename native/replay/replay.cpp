@@ -231,7 +231,10 @@ private:
 
 int main_of(int argc, char ** argv) {
     if (argc < 3) {
-        std::fprintf(stderr, "usage: %s ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [change=COST [known=COST]] [weights=FILE]\n", argv[0]);
+        std::fprintf(
+            stderr,
+            "usage: %s ANSWERS ROWS:COST... [tuned] [interrupted=SHARE] [change=COST [known=COST]] [weights=FILE]\n",
+            argv[0]);
         return 2;
     }
     std::map<size_t, float> points{{1, 1.0f}};
@@ -263,8 +266,7 @@ int main_of(int argc, char ** argv) {
         }
     }
     const Recording recording = read_recording(argv[1]);
-    Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted, change,
-                  known >= 0.0f ? known : change);
+    Replay replay(recording.n_vocab, interpolate(points), mixer, interrupted, change, known >= 0.0f ? known : change);
     if (tuned) {
         for (const std::vector<int32_t> & text : recording.texts) {
             replay.learn_text(text);

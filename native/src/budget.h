@@ -45,8 +45,8 @@ private:
     bool refine_;
     float change_;
     size_t last_rows_ = 0; // of the pass before; 0 where every number of rows is a change
-    int undrafted_ = 0;  // passes of one row since the last that had more
-    float scale_ = 1.0f; // ms per unit of the curve
+    int undrafted_ = 0;    // passes of one row since the last that had more
+    float scale_ = 1.0f;   // ms per unit of the curve
     double tokens_ = 0.0;
     double spent_ = 0.0;
     double accepted_ = 0.0;

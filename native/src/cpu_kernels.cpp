@@ -31,9 +31,9 @@ struct Known {
 };
 
 constexpr Known known[] = {
-    {Weights::q4_0, ggml::q4_0, false}, {Weights::q4_0_x8, ggml::q4_0, true}, {Weights::q4_1, ggml::q4_1, false},
-    {Weights::q5_0, ggml::q5_0, false}, {Weights::q8_0, ggml::q8_0, false},   {Weights::q4_k, ggml::q4_k, false},
-    {Weights::q4_k_x8, ggml::q4_k, true}, {Weights::q6_k, ggml::q6_k, false}, {Weights::f16, ggml::f16, false},
+    {Weights::q4_0, ggml::q4_0, false},   {Weights::q4_0_x8, ggml::q4_0, true}, {Weights::q4_1, ggml::q4_1, false},
+    {Weights::q5_0, ggml::q5_0, false},   {Weights::q8_0, ggml::q8_0, false},   {Weights::q4_k, ggml::q4_k, false},
+    {Weights::q4_k_x8, ggml::q4_k, true}, {Weights::q6_k, ggml::q6_k, false},   {Weights::f16, ggml::f16, false},
     {Weights::f32, ggml::f32, false},
 };
 
@@ -150,7 +150,8 @@ size_t quantized_bytes(const State & s, const Kernel & kernel, int64_t k) {
 }
 
 size_t work_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows, int n_threads) {
-    const size_t bytes = quantized_bytes(s, kernel, k) * static_cast<size_t>(n_threads) + kernel.packed_bytes(k, n_rows);
+    const size_t bytes =
+        quantized_bytes(s, kernel, k) * static_cast<size_t>(n_threads) + kernel.packed_bytes(k, n_rows);
     // Where ggml's own kernels take over after all, they need all rows quantized.
     return 64 + std::max(bytes, quantized_bytes(s, kernel, k) * static_cast<size_t>(n_rows));
 }
@@ -160,7 +161,8 @@ int64_t columns_per_chunk(const Kernel & kernel, int64_t n_columns, int n_thread
     if (n_threads == 1) {
         return n_columns;
     }
-    const int64_t unit = kernel.range_multiple % 2 == 0 ? std::max(16, kernel.range_multiple) : 16 * kernel.range_multiple;
+    const int64_t unit =
+        kernel.range_multiple % 2 == 0 ? std::max(16, kernel.range_multiple) : 16 * kernel.range_multiple;
     const int64_t wanted = (n_columns + 4 * n_threads - 1) / (4 * n_threads);
     return (wanted + unit - 1) / unit * unit;
 }
@@ -343,8 +345,9 @@ void limit_instructions(const char * name) {
             return;
         }
     }
-    throw Error(MP_ERROR_ARGUMENT, "this processor has no instructions called \"" + std::string(name) + "\"; it has \"" +
-                                       kernels::name_of(kernels::processor_instructions()) + "\" at most");
+    throw Error(MP_ERROR_ARGUMENT, "this processor has no instructions called \"" + std::string(name) +
+                                       "\"; it has \"" + kernels::name_of(kernels::processor_instructions()) +
+                                       "\" at most");
 }
 
 kernels::Instructions instructions() { return state().instructions; }

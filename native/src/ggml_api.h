@@ -15,7 +15,18 @@ struct Threadpool;
 struct BufferType;
 struct ExtraBufferType;
 
-enum Type : int32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q5_0 = 6, q8_0 = 8, q8_1 = 9, q4_k = 12, q6_k = 14, q8_k = 15 };
+enum Type : int32_t {
+    f32 = 0,
+    f16 = 1,
+    q4_0 = 2,
+    q4_1 = 3,
+    q5_0 = 6,
+    q8_0 = 8,
+    q8_1 = 9,
+    q4_k = 12,
+    q6_k = 14,
+    q8_k = 15
+};
 constexpr int32_t device_type_cpu = 0;
 
 struct Tensor {

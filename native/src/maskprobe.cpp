@@ -145,8 +145,12 @@ int mp_kernels_get(size_t index, mp_kernel * out) {
         const mp::cpu_kernels::Entry * entry = mp::cpu_kernels::entry(index);
         require(entry != nullptr && out != nullptr, "there are not that many kernels");
         const mp::kernels::Kernel & kernel = *entry->kernel;
-        *out = {mp::kernels::name_of(entry->weights), entry->type,         entry->repacked ? 1 : 0,
-                kernel.k_multiple,                    kernel.n_multiple,   kernel.fewest_rows,
+        *out = {mp::kernels::name_of(entry->weights),
+                entry->type,
+                entry->repacked ? 1 : 0,
+                kernel.k_multiple,
+                kernel.n_multiple,
+                kernel.fewest_rows,
                 mp::cpu_kernels::most_rows};
     });
 }

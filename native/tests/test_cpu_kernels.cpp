@@ -245,13 +245,14 @@ std::vector<float> direct(const Product & product, const kernels::Kernel & kerne
     const int64_t n = product.w.ne[1];
     std::vector<float> out;
     for (int64_t r = 0; r < product.x.ne[1]; ++r) {
-        const char * row = reinterpret_cast<const char *>(product.rows.data()) + static_cast<size_t>(r) * product.x.nb[1];
+        const char * row =
+            reinterpret_cast<const char *>(product.rows.data()) + static_cast<size_t>(r) * product.x.nb[1];
         std::vector<char> quantized(row_size(ggml::q8_0, k));
         quantize_q8_0(reinterpret_cast<const float *>(row), quantized.data(), k);
         std::vector<char> memory(kernel.packed_bytes(k, 1) + 64);
         char * packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
-        const void * from = kernel.activations == kernels::Activations::f32 ? static_cast<const void *>(row)
-                                                                             : quantized.data();
+        const void * from =
+            kernel.activations == kernels::Activations::f32 ? static_cast<const void *>(row) : quantized.data();
         kernel.pack(from, k, 0, k, 0, 1, packed);
         std::vector<float> y(static_cast<size_t>(n));
         kernel.multiply(product.w.data, k, 0, n, packed, 1, y.data(), y.size());

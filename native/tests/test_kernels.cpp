@@ -1,9 +1,9 @@
 // Kernels: their bits against a scalar reference that does ggml's one-row arithmetic in its order, for every kind of
 // weights, every instruction set of this processor, sizes with and without remainders, and any number of rows. And
 // what they must leave alone: results of other columns and rows, memory behind what they were given.
+#include "../kernels/blocks.h"
 #include "check.h"
 #include "kernels.h"
-#include "../kernels/blocks.h"
 
 #include <array>
 #include <cmath>
@@ -38,9 +38,9 @@ float random_float(std::mt19937 & rng) {
 
 struct Format {
     size_t block_bytes;
-    int elements;      // of a block
-    size_t columns;    // that a block holds
-    size_t row_bytes;  // of a block of quantized activations
+    int elements;     // of a block
+    size_t columns;   // that a block holds
+    size_t row_bytes; // of a block of quantized activations
 };
 
 Format format_of(Weights weights, bool wide) {
@@ -99,9 +99,7 @@ void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char
 
 void fill_activations(std::mt19937 & rng, Activations activations, const Format & format, char * out) {
     const int32_t kind = below(rng, 6);
-    const auto quant = [&] {
-        return static_cast<int8_t>(kind == 0 ? 127 : kind == 1 ? -127 : below(rng, 255) - 127);
-    };
+    const auto quant = [&] { return static_cast<int8_t>(kind == 0 ? 127 : kind == 1 ? -127 : below(rng, 255) - 127); };
     switch (activations) {
     case Activations::q8_0: {
         BlockQ8_0 block;
@@ -473,8 +471,7 @@ void check_kernel(Weights weights, const Kernel * kernel, bool wide) {
 
 void test_all() {
     size_t n_kernels = 0;
-    for (const Instructions instructions :
-         {Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni}) {
+    for (const Instructions instructions : {Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni}) {
         for (int w = 0; processor_has(instructions) && w < n_weights; ++w) {
             for (const bool wide : {false, true}) {
                 const auto weights = static_cast<Weights>(w);
@@ -496,7 +493,8 @@ void test_all() {
 void test_float_order() {
     for (const Weights weights : {Weights::f16, Weights::f32}) {
         CHECK(find(weights, Instructions::avx2, true) == nullptr);
-        CHECK_EQ(find(weights, Instructions::avx2, false) != nullptr, find(Weights::q8_0, Instructions::avx2, false) != nullptr);
+        CHECK_EQ(find(weights, Instructions::avx2, false) != nullptr,
+                 find(Weights::q8_0, Instructions::avx2, false) != nullptr);
     }
 }
 

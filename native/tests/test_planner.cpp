@@ -212,6 +212,18 @@ void curves_learn_from_passes() {
     Budget budget(line(10.0f, 1.0f, 16), true);
     CHECK_EQ(budget.cost(3), 12.0f);
     CHECK_EQ(Budget(line(10.0f, 1.0f, 4), false).cost(6), 15.0f);
+    // Another number of rows than before costs more, and that is nothing that the curve learns.
+    Budget budget(line(10.0f, 1.0f, 4), true, 2.0f);
+    CHECK_EQ(budget.cost(2), 11.0f);
+    budget.observe(1, 1, 1.0f, 10.0);
+    CHECK_EQ(budget.cost(1), 10.0f);
+    CHECK_EQ(budget.cost(2), 13.0f);
+    budget.observe(2, 2, 2.0f, 13.0);
+    CHECK_EQ(budget.cost(2), 11.0f);
+    CHECK_EQ(budget.cost(1), 12.0f);
+    CHECK_EQ(Budget(line(10.0f, 1.0f, 4), true, 2.0f).price(), 0.1f); // plain decoding changes nothing
+    budget.begin_text();
+    CHECK_EQ(budget.cost(1), 10.0f);
     for (int i = 0; i < 200; ++i) {
         budget.observe(1, 1, 1.0f, 5.0);       // the machine is twice as fast as measured,
         budget.observe(4, 2, 2.0f, 6.5 * 2.0); // but 4 rows cost twice what the curve says
