@@ -33,7 +33,7 @@ def test_generate_streams_and_ends_with_figures(model: str) -> None:
     assert line.startswith("8 tokens in ")
     assert "acceptance length" in line
     assert "tokens/s" in line
-    assert "x plain decoding" in line
+    assert "x plain llama.cpp" in line
     assert "\x1b" not in done.stdout + done.stderr
 
 

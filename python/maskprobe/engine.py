@@ -6,7 +6,8 @@ Knows the C ABI and the model; leaves prompts as text, streams and locking to Ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,15 @@ class Engine:
             )
         )
         return Begun(n_reused[0], probe, curve)
+
+    @contextmanager
+    def stock_kernels(self) -> Iterator[None]:
+        """Passes take llama.cpp's own kernels alone until the end of the block: what it would be without us."""
+        check(lib.mp_session_set_kernels(self._session, 0))
+        try:
+            yield
+        finally:
+            check(lib.mp_session_set_kernels(self._session, int(self.cpu_kernels)))
 
     def report_logprobs(self, n_top: int | None) -> None:
         """Passes report log-probabilities of tokens and of the n_top best from now on; None = no more."""

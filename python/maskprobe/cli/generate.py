@@ -35,7 +35,7 @@ def generate(
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
     answering: Answering,
     speculation: SpeculationOption = "",
-    compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too and show the ratio.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Decode as plain llama.cpp does too and show the ratio.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, at the end.")] = False,
     loading: Adapted,
@@ -61,7 +61,8 @@ def generate(
         reference = None
         if compare and not answering.plain:
             again: Options = {**options, "speculate": False, "cache_prompt": False}
-            reference = llm.generate(ids, **again).stats
+            with llm.engine.stock_kernels():
+                reference = llm.generate(ids, **again).stats
         if as_json:
             result: dict[str, Any] = {
                 "model": llm.model_path.name,
@@ -75,7 +76,7 @@ def generate(
         line = str(chunk.stats)
         if reference is not None:
             ratio = chunk.stats.predicted_per_second / reference.predicted_per_second
-            line += f", {ratio:.2f} x plain decoding ({reference.predicted_per_second:.1f} tokens/s)"
+            line += f", {ratio:.2f} x plain llama.cpp ({reference.predicted_per_second:.1f} tokens/s)"
         note(line)
 
 
