@@ -328,7 +328,5 @@ def test_the_cache_file_is_one_of_the_packages(anew: Any, tmp_path: Path) -> Non
     assert len(files) == (1 if HAS_KERNELS else 0)
     assert all(name.startswith("cpu-kernels-") for name in files)
     code = "import subprocess; subprocess.run = None\nfrom maskprobe import cpu_kernels; print(cpu_kernels.status())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(status)

@@ -330,8 +330,7 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
     s.repack = repack;
     s.stock = repack->context;
     // Graphs that are being computed see the one or the other, which do the same before a product is marked.
-    std::atomic_thread_fence(std::memory_order_release);
-    repack->context = new Context;
+    repack->context.store(new Context, std::memory_order_release);
 }
 
 void limit_instructions(const char * name) {

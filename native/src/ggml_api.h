@@ -3,6 +3,7 @@
 // Knows declarations only; a test compiles this file against the installed headers where they are public.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -74,8 +75,9 @@ struct ComputeParams {
 struct BufferType {
     void * functions[6];
     Device * device;
-    ExtraBufferType * context; // in the extra buffer types of the CPU backend
+    std::atomic<ExtraBufferType *> context; // in the extra buffer types of the CPU backend; a plain pointer there
 };
+static_assert(sizeof(std::atomic<ExtraBufferType *>) == sizeof(void *), "laid out as a pointer is");
 
 // ggml::cpu::tensor_traits and ggml::cpu::extra_buffer_type: only the order of their virtual functions counts.
 struct TensorTraits {

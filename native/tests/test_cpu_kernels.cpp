@@ -211,7 +211,7 @@ struct Product {
     // As ggml_graph_plan: bytes of work memory.
     size_t plan(int n_threads) {
         size_t size = 0;
-        CHECK(repack_type.context->get_tensor_traits(&op)->work_size(n_threads, &op, size));
+        CHECK(repack_type.context.load()->get_tensor_traits(&op)->work_size(n_threads, &op, size));
         return size;
     }
 
@@ -223,7 +223,7 @@ struct Product {
         for (int i = 0; i < n_threads; ++i) {
             threads.emplace_back([&, i] {
                 ggml::ComputeParams params{i, n_threads, work.size(), work.data(), &pool, use_ref};
-                repack_type.context->get_tensor_traits(&op)->compute_forward(&params, &op);
+                repack_type.context.load()->get_tensor_traits(&op)->compute_forward(&params, &op);
             });
         }
         for (std::thread & thread : threads) {
@@ -298,12 +298,12 @@ void test_refusals() {
     repack_type.device = &other_device;
     CHECK_ERROR(MP_ERROR_BINDING, "laid out differently", attach(functions()));
     repack_type.device = &device;
-    CHECK(repack_type.context == &stock_context);
+    CHECK(repack_type.context.load() == &stock_context);
 }
 
 void test_nothing_is_allowed_at_first() {
     attach(functions());
-    CHECK(repack_type.context != &stock_context);
+    CHECK(repack_type.context.load() != &stock_context);
     attach(functions()); // again is no harm
     CHECK_EQ(cpu_kernels::allowed(), 0u);
     cpu_kernels::set_default(true);
@@ -317,9 +317,9 @@ void test_nothing_is_allowed_at_first() {
 void test_all_else_goes_where_it_went() {
     Product product(ggml::f32, 64, 8, 4, &host_buffer);
     product.op.op = other_op;
-    CHECK(repack_type.context->get_tensor_traits(&product.op) == &stock_traits);
+    CHECK(repack_type.context.load()->get_tensor_traits(&product.op) == &stock_traits);
     const int before = stock_context.n_supports;
-    CHECK(repack_type.context->supports_op(&device, &product.op));
+    CHECK(repack_type.context.load()->supports_op(&device, &product.op));
     CHECK_EQ(stock_context.n_supports, before + 1);
     product.op.op = mul_mat;
     CHECK_EQ(product.plan(1), size_t{77});

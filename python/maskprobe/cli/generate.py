@@ -35,7 +35,9 @@ def generate(
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
     answering: Answering,
     speculation: SpeculationOption = "",
-    compare: Annotated[bool, typer.Option("--compare", help="Decode as plain llama.cpp does too and show the ratio.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Decode as plain llama.cpp does too and show the ratio.")
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, at the end.")] = False,
     loading: Adapted,
