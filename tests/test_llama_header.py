@@ -91,6 +91,50 @@ FIELD(ggml_type_traits, from_float_ref)
 """
 
 
+GGML_CHECK = r"""
+#include <ggml-backend.h>
+#include <ggml-cpu.h>
+#include <ggml.h>
+
+#include "ggml_api.h"
+
+#define SIZE(ours, theirs)                                                                                             \
+    static_assert(sizeof(mp::ggml::ours) == sizeof(theirs), #ours " differs in size from ggml.h");
+#define FIELD(ours, theirs, name)                                                                                      \
+    static_assert(offsetof(mp::ggml::ours, name) == offsetof(theirs, name) &&                                          \
+                      sizeof(mp::ggml::ours::name) == sizeof(theirs::name),                                            \
+                  #ours "." #name " differs from ggml.h");
+#define VALUE(ours, theirs) static_assert(mp::ggml::ours == theirs, #ours " differs from ggml.h");
+
+SIZE(Tensor, ggml_tensor)
+FIELD(Tensor, ggml_tensor, type)
+FIELD(Tensor, ggml_tensor, buffer)
+FIELD(Tensor, ggml_tensor, ne)
+FIELD(Tensor, ggml_tensor, nb)
+FIELD(Tensor, ggml_tensor, op)
+FIELD(Tensor, ggml_tensor, op_params)
+FIELD(Tensor, ggml_tensor, src)
+FIELD(Tensor, ggml_tensor, view_src)
+FIELD(Tensor, ggml_tensor, data)
+
+SIZE(TypeTraitsCpu, ggml_type_traits_cpu)
+FIELD(TypeTraitsCpu, ggml_type_traits_cpu, from_float)
+FIELD(TypeTraitsCpu, ggml_type_traits_cpu, vec_dot_type)
+
+VALUE(f32, GGML_TYPE_F32)
+VALUE(f16, GGML_TYPE_F16)
+VALUE(q4_0, GGML_TYPE_Q4_0)
+VALUE(q4_1, GGML_TYPE_Q4_1)
+VALUE(q5_0, GGML_TYPE_Q5_0)
+VALUE(q8_0, GGML_TYPE_Q8_0)
+VALUE(q8_1, GGML_TYPE_Q8_1)
+VALUE(q4_k, GGML_TYPE_Q4_K)
+VALUE(q6_k, GGML_TYPE_Q6_K)
+VALUE(q8_k, GGML_TYPE_Q8_K)
+VALUE(device_type_cpu, GGML_BACKEND_DEVICE_TYPE_CPU)
+"""
+
+
 def _llama_include() -> Path:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("llama-cpp-python") or ():
@@ -99,9 +143,9 @@ def _llama_include() -> Path:
     pytest.fail("llama.h is not among the files of an installed llama-cpp-python: nothing to check llama_api.h against")
 
 
-def _compile(ours: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def _compile(ours: Path, tmp_path: Path, check: str = CHECK) -> subprocess.CompletedProcess[str]:
     source = tmp_path / "check.cpp"
-    source.write_text(CHECK, encoding="utf-8")
+    source.write_text(check, encoding="utf-8")
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     include = [f"-I{ours}", f"-I{_llama_include()}"]
     command = [*compiler, "-std=c++17", "-fsyntax-only", *include, str(source)]
@@ -167,3 +211,25 @@ def test_the_rpc_protocol_is_that_of_the_header() -> None:
     header = (_llama_include() / "ggml-rpc.h").read_text(encoding="utf-8")
     numbers = dict(re.findall(r"#define RPC_PROTO_(\w+)_VERSION\s+(\d+)", header))
     assert (int(numbers["MAJOR"]), int(numbers["MINOR"])) == rpc._PROTOCOL
+
+
+def test_what_the_kernels_know_of_ggml_matches_its_headers(tmp_path: Path) -> None:
+    done = _compile(HEADER.parent, tmp_path, GGML_CHECK)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("size_t view_offs;", "int32_t view_offs; int32_t more[3];", "Tensor differs in size"),
+        ("int32_t op_params[16];", "int32_t op_params[18];", "Tensor.op_params differs"),
+        ("q4_k = 12", "q4_k = 13", "q4_k differs"),
+    ],
+)
+def test_ggml_declarations_that_differ_are_found(tmp_path: Path, was: str, becomes: str, said: str) -> None:
+    header = (HEADER.parent / "ggml_api.h").read_text(encoding="utf-8")
+    assert was in header
+    (tmp_path / "ggml_api.h").write_text(header.replace(was, becomes), encoding="utf-8")
+    done = _compile(tmp_path, tmp_path, GGML_CHECK)
+    assert done.returncode != 0
+    assert said in done.stderr
