@@ -219,6 +219,7 @@ int call(Caller & c, Input & in) {
         return mp_session_cached(c.session, cached.data());
     }
     case 11: return learn_text(c, in);
+    case 12: return mp_session_set_kernels(c.session, in.below(5) - 2);
     default: return run_pass(c, in);
     }
 }

@@ -52,19 +52,23 @@ size_t bytes_of(Activations activations, int64_t k) {
 
 using Memory = std::unique_ptr<char, void (*)(void *)>;
 
-Memory packed_rows(const Kernel & kernel, int64_t k, const std::vector<char> & rows, int first, int n) {
+// Rows from the first on, each packed in two ranges.
+Memory packed_rows(const Kernel & kernel, int64_t k, const std::vector<char> & rows, int first, int n, int64_t middle) {
     Memory packed(static_cast<char *>(std::aligned_alloc(64, kernel.packed_bytes(k, n))), std::free);
     std::memset(packed.get(), 0, kernel.packed_bytes(k, n));
     const size_t row_bytes = bytes_of(kernel.activations, k);
     for (int r = 0; r < n; ++r) {
-        kernel.pack(rows.data() + static_cast<size_t>(first + r) * row_bytes, k, 0, k, r, n, packed.get());
+        const char * row = rows.data() + static_cast<size_t>(first + r) * row_bytes;
+        kernel.pack(row + bytes_of(kernel.activations, middle), k, middle, k, r, n, packed.get());
+        kernel.pack(row, k, 0, middle, r, n, packed.get());
     }
     return packed;
 }
 
 } // namespace
 
-void fuzz_begin() {}
+// Where there are no kernels, that is all there is to check.
+void fuzz_begin() { CHECK(find(Weights::q4_0, Instructions::none, false) == nullptr); }
 
 void fuzz_one(Input & in) {
     const auto weights = static_cast<Weights>(in.below(n_weights));
@@ -80,14 +84,15 @@ void fuzz_one(Input & in) {
     const std::vector<char> rows = contents(in, bytes_of(kernel->activations, k) * static_cast<size_t>(n_rows));
     const std::vector<char> w = contents(in, bytes_of(weights, k) * static_cast<size_t>(n));
 
-    const Memory packed = packed_rows(*kernel, k, rows, 0, n_rows);
+    const int64_t middle = static_cast<int64_t>(kernel->k_multiple) * (n_rows % (k / kernel->k_multiple + 1));
+    const Memory packed = packed_rows(*kernel, k, rows, 0, n_rows, middle);
     std::vector<float> all(static_cast<size_t>(n) * static_cast<size_t>(n_rows));
     for (int64_t first = 0; first < n; first += step) {
         kernel->multiply(w.data(), k, first, std::min(n, first + step), packed.get(), n_rows, all.data(),
                          static_cast<size_t>(n));
     }
     for (int r = 0; r < n_rows; ++r) {
-        const Memory one = packed_rows(*kernel, k, rows, r, 1);
+        const Memory one = packed_rows(*kernel, k, rows, r, 1, k);
         std::vector<float> alone(static_cast<size_t>(n));
         kernel->multiply(w.data(), k, 0, n, one.get(), 1, alone.data(), static_cast<size_t>(n));
         for (int64_t c = 0; c < n; ++c) {

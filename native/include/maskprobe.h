@@ -194,7 +194,7 @@ MP_API int mp_session_learn_text(mp_session * session, const int32_t * tokens, s
 MP_API int mp_session_reset(mp_session * session);
 /* Forgets what drafts and texts have taught (not an adjacency table that was set), as in a new session. */
 MP_API int mp_session_forget(mp_session * session);
-/* Whether its passes behind the prompt take the kernels below: 1, 0, or -1 for what mp_kernels_set_default says (the
+/* Whether its passes behind the prompt take our kernels: 1, 0, or -1 for what mp_kernels_set_default says (the
  * start). Prompts are always decoded by llama.cpp's own kernels, as plain decoding decodes them. */
 MP_API int mp_session_set_kernels(mp_session * session, int32_t use);
 /* Tokens in the KV cache. */

@@ -1,5 +1,6 @@
 // The kernels' way into ggml, against a small ggml of the test's own: what keeps them out, which products are theirs,
 // that all else goes where it went before, and that whoever switches in the middle of a graph changes nothing in it.
+#include "../kernels/blocks.h"
 #include "check.h"
 #include "cpu_kernels.h"
 #include "error.h"
@@ -7,11 +8,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 
 namespace mp::ggml {
 
@@ -25,7 +28,7 @@ struct Buffer {
 struct Threadpool {
     explicit Threadpool(int n) : n_threads(n) {}
     int n_threads;
-    std::atomic<int> chunk{0};
+    std::atomic<int> chunk{1000}; // what the operation before left there
     std::mutex mutex;
     std::condition_variable all_here;
     int n_waiting = 0;
@@ -103,26 +106,67 @@ size_t row_size(int32_t type, int64_t k) {
     case ggml::f32: return 4 * n;
     case ggml::f16: return 2 * n;
     case ggml::q4_0: return n / 32 * 18;
+    case ggml::q4_1: return n / 32 * 20;
+    case ggml::q5_0: return n / 32 * 22;
     case ggml::q8_0: return n / 32 * 34;
+    case ggml::q8_1: return n / 32 * 36;
+    case ggml::q4_k: return n / 256 * 144;
+    case ggml::q6_k: return n / 256 * 210;
+    case ggml::q8_k: return n / 256 * 292;
     default: return n;
     }
 }
 
-// A quantizer of no merit: one scale, rounded values.
-void quantize_q8_0(const float * x, void * y, int64_t k) {
-    for (int64_t b = 0; b < k / 32; ++b) {
-        char * block = static_cast<char *>(y) + 34 * b;
-        const uint16_t d = 0x3000; // 0.125
-        std::memcpy(block, &d, 2);
-        for (int i = 0; i < 32; ++i) {
-            block[2 + i] = static_cast<char>(static_cast<int>(x[32 * b + i] * 8.0f) % 127);
-        }
+// Quantizers of no merit: one scale, cut values.
+constexpr float scale = 0.125f;
+int quant(float x) { return static_cast<int>(x / scale) % 127; }
+
+// Of values that a half float holds.
+uint16_t to_half(float x) {
+    int exponent = 0;
+    const float size = std::frexp(std::fabs(x), &exponent);
+    const int bits = x == 0.0f ? 0 : (exponent + 14) << 10 | (static_cast<int>(size * 2048.0f) & 1023);
+    return static_cast<uint16_t>(bits | (x < 0.0f ? 0x8000 : 0));
+}
+
+void quantize_f16(const float * x, void * y, int64_t k) {
+    for (int64_t i = 0; i < k; ++i) {
+        static_cast<uint16_t *>(y)[i] = to_half(x[i]);
     }
 }
 
-const ggml::TypeTraitsCpu * type_traits(int32_t) {
-    static const ggml::TypeTraitsCpu traits{quantize_q8_0, nullptr, ggml::q8_0, 1};
-    return &traits;
+template <class Block> void quantize(const float * x, void * y, int64_t k) {
+    constexpr int n = static_cast<int>(sizeof Block::qs);
+    for (int64_t b = 0; b < k / n; ++b) {
+        Block block{};
+        int sums[16] = {};
+        for (int i = 0; i < n; ++i) {
+            block.qs[i] = static_cast<int8_t>(quant(x[n * b + i]));
+            sums[i / 16] += block.qs[i];
+        }
+        if constexpr (std::is_same_v<Block, kernels::BlockQ8K>) {
+            block.d = scale;
+            std::copy(std::begin(sums), std::end(sums), block.bsums);
+        } else {
+            block.d = to_half(scale);
+        }
+        if constexpr (std::is_same_v<Block, kernels::BlockQ8_1>) {
+            block.s = to_half(scale * static_cast<float>(sums[0] + sums[1]));
+        }
+        std::memcpy(static_cast<char *>(y) + b * static_cast<int64_t>(sizeof block), &block, sizeof block);
+    }
+}
+
+const ggml::TypeTraitsCpu * type_traits(int32_t type) {
+    static const std::map<int32_t, ggml::TypeTraitsCpu> traits = {
+        {ggml::f16, {quantize_f16, nullptr, ggml::f16, 1}},
+        {ggml::q8_0, {quantize<kernels::BlockQ8_0>, nullptr, ggml::q8_0, 1}},
+        {ggml::q8_1, {quantize<kernels::BlockQ8_1>, nullptr, ggml::q8_1, 1}},
+        {ggml::q8_k, {quantize<kernels::BlockQ8K>, nullptr, ggml::q8_k, 1}},
+    };
+    static const ggml::TypeTraitsCpu none{};
+    const auto found = traits.find(type);
+    return found == traits.end() ? &none : &found->second;
 }
 int has_avx512() { return 0; }
 void barrier(ggml::Threadpool * pool) {
@@ -219,6 +263,7 @@ struct Product {
     void compute(int n_threads, size_t work_bytes, bool use_ref = false) {
         std::vector<char> work(work_bytes);
         ggml::Threadpool pool(n_threads);
+        results.assign(results.size(), 0.0f);
         std::vector<std::thread> threads;
         for (int i = 0; i < n_threads; ++i) {
             threads.emplace_back([&, i] {
@@ -229,15 +274,26 @@ struct Product {
         for (std::thread & thread : threads) {
             thread.join();
         }
+        // Nobody multiplies what others still pack.
+        CHECK_EQ(pool.generation > 0, is_done());
     }
+
+    bool is_done() const { return results[0] != of_stock; }
 
     // Whether the kernels compute it.
     bool is_ours(int n_threads = 1) {
-        results.assign(results.size(), 0.0f);
         compute(n_threads, plan(n_threads));
-        return !results.empty() && results[0] != of_stock;
+        return is_done();
     }
 };
+
+// What ggml turns rows into for weights.
+int32_t activations_for(int32_t type) {
+    const std::map<int32_t, int32_t> types = {
+        {ggml::q4_0, ggml::q8_0}, {ggml::q4_1, ggml::q8_1}, {ggml::q5_0, ggml::q8_0}, {ggml::q8_0, ggml::q8_0},
+        {ggml::q4_k, ggml::q8_k}, {ggml::q6_k, ggml::q8_k}, {ggml::f16, ggml::f16},   {ggml::f32, ggml::f32}};
+    return types.at(type);
+}
 
 // What the kernel says when asked itself, row by row.
 std::vector<float> direct(const Product & product, const kernels::Kernel & kernel) {
@@ -247,13 +303,16 @@ std::vector<float> direct(const Product & product, const kernels::Kernel & kerne
     for (int64_t r = 0; r < product.x.ne[1]; ++r) {
         const char * row =
             reinterpret_cast<const char *>(product.rows.data()) + static_cast<size_t>(r) * product.x.nb[1];
-        std::vector<char> quantized(row_size(ggml::q8_0, k));
-        quantize_q8_0(reinterpret_cast<const float *>(row), quantized.data(), k);
+        const int32_t type = activations_for(product.w.type);
+        std::vector<char> quantized(row_size(type, k));
+        if (type == ggml::f32) {
+            std::memcpy(quantized.data(), row, quantized.size());
+        } else {
+            type_traits(type)->from_float(reinterpret_cast<const float *>(row), quantized.data(), k);
+        }
         std::vector<char> memory(kernel.packed_bytes(k, 1) + 64);
         char * packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
-        const void * from =
-            kernel.activations == kernels::Activations::f32 ? static_cast<const void *>(row) : quantized.data();
-        kernel.pack(from, k, 0, k, 0, 1, packed);
+        kernel.pack(quantized.data(), k, 0, k, 0, 1, packed);
         std::vector<float> y(static_cast<size_t>(n));
         kernel.multiply(product.w.data, k, 0, n, packed, 1, y.data(), y.size());
         out.insert(out.end(), y.begin(), y.end());
@@ -298,7 +357,12 @@ void test_refusals() {
     repack_type.device = &other_device;
     CHECK_ERROR(MP_ERROR_BINDING, "laid out differently", attach(functions()));
     repack_type.device = &device;
-    CHECK(repack_type.context.load() == &stock_context);
+    CHECK(repack_type.context.load() == &stock_context); // nothing has changed
+    repack_type.context = nullptr;
+    CHECK_ERROR(MP_ERROR_BINDING, "laid out differently", attach(functions()));
+    CHECK(repack_type.context.load() == nullptr);
+    repack_type.context = &stock_context;
+    CHECK(cpu_kernels::entry(0) == nullptr);
 }
 
 void test_nothing_is_allowed_at_first() {
@@ -323,34 +387,52 @@ void test_all_else_goes_where_it_went() {
     CHECK_EQ(stock_context.n_supports, before + 1);
     product.op.op = mul_mat;
     CHECK_EQ(product.plan(1), size_t{77});
+    product.compute(1, 77);
+    CHECK_EQ(product.results[0], of_stock);
+}
+
+// The product of so many rows is computed by so many threads, of more that were planned for, to the kernel's own bits.
+void check_product(size_t index, int64_t n_blocks, int n_rows, int n_threads, int n_planned) {
+    const Scope scope(std::to_string(n_rows) + " rows, " + std::to_string(n_threads) + " threads");
+    const cpu_kernels::Entry & entry = *cpu_kernels::entry(index);
+    constexpr int64_t n = 200;
+    const int64_t gap = n_rows % 2; // rows and results with something between them
+    Product product(entry.type, n_blocks * entry.kernel->k_multiple, n, n_rows,
+                    entry.repacked ? &repack_buffer : &host_buffer, gap);
+    const int64_t before = cpu_kernels::n_used(index);
+    const bool expected_ours = n_rows >= entry.kernel->fewest_rows;
+    product.compute(n_threads, product.plan(n_planned));
+    CHECK_EQ(product.is_done(), expected_ours);
+    CHECK_EQ(cpu_kernels::n_used(index), before + (expected_ours ? 1 : 0));
+    if (!expected_ours) {
+        return;
+    }
+    const std::vector<float> expected = direct(product, *entry.kernel);
+    size_t n_wrong = 0;
+    for (int r = 0; r < n_rows; ++r) {
+        const float * got = product.results.data() + r * (n + gap);
+        n_wrong += std::memcmp(got, expected.data() + r * n, n * sizeof(float)) == 0 ? 0 : 1;
+        n_wrong += gap == 1 && got[n] != 0.0f ? 1 : 0;
+    }
+    CHECK_EQ(n_wrong, size_t{0});
 }
 
 void test_results() {
-    for (const kernels::Weights weights : {kernels::Weights::f32, kernels::Weights::q4_0, kernels::Weights::q4_0_x8}) {
-        const int index = entry_of(weights);
-        if (!CHECK(index >= 0)) {
+    for (int i = 0; i < kernels::n_weights; ++i) {
+        const auto weights = static_cast<kernels::Weights>(i);
+        const Scope scope(kernels::name_of(weights));
+        const int found = entry_of(weights);
+        if (!CHECK(found >= 0)) {
             continue;
         }
-        const cpu_kernels::Entry & entry = *cpu_kernels::entry(static_cast<size_t>(index));
-        ggml::Buffer * buffer = entry.repacked ? &repack_buffer : &host_buffer;
-        for (const int n_rows : {2, 3, 7, 8, 9, 16, 17, 64}) {
+        const auto index = static_cast<size_t>(found);
+        for (int n_rows = 1; n_rows <= cpu_kernels::most_rows; n_rows += n_rows < 18 ? 1 : 23) {
             for (const int n_threads : {1, 2, 3}) {
-                const Scope scope(std::to_string(n_rows) + " rows, " + std::to_string(n_threads) + " threads");
-                const int64_t gap = n_rows % 2; // rows and results with something between them
-                Product product(entry.type, 3 * entry.kernel->k_multiple, 200, n_rows, buffer, gap);
-                const int64_t before = cpu_kernels::n_used(static_cast<size_t>(index));
-                CHECK(product.is_ours(n_threads));
-                CHECK_EQ(cpu_kernels::n_used(static_cast<size_t>(index)), before + 1);
-                const std::vector<float> expected = direct(product, *entry.kernel);
-                size_t n_wrong = 0;
-                for (int r = 0; r < n_rows; ++r) {
-                    const float * got = product.results.data() + r * (200 + gap);
-                    n_wrong += std::memcmp(got, expected.data() + r * 200, 200 * sizeof(float)) == 0 ? 0 : 1;
-                    n_wrong += gap == 1 && got[200] != 0.0f ? 1 : 0;
-                }
-                CHECK_EQ(n_wrong, size_t{0});
+                check_product(index, 3, n_rows, n_threads, n_threads);
             }
         }
+        check_product(index, 1, 5, 3, 3); // threads with nothing to pack
+        check_product(index, 5, 8, 2, 4);
     }
 }
 
@@ -374,10 +456,17 @@ void test_what_is_not_ours() {
     CHECK(with([](Product &) {}));
     CHECK(!with([](Product & p) { p.x.type = ggml::f16; }));
     CHECK(!with([](Product & p) { p.w.ne[2] = 2; }));
+    CHECK(!with([](Product & p) { p.w.ne[3] = 2; }));
     CHECK(!with([](Product & p) { p.x.ne[2] = 2; }));
     CHECK(!with([](Product & p) { p.x.ne[3] = 2; }));
     CHECK(!with([](Product & p) { p.w.nb[1] += 4; }));
     CHECK(!with([](Product & p) { p.x.nb[0] = 8; }));
+    CHECK(!with([](Product & p) { p.op.nb[0] = 8; }));
+    CHECK(!with([](Product & p) { p.w.data = nullptr; }));
+    CHECK(!with([](Product & p) { p.x.data = nullptr; }));
+    CHECK(!with([](Product & p) { p.w.ne[0] = 0; }));
+    CHECK(!with([](Product & p) { p.w.ne[1] = 0; }));
+    CHECK(!with([](Product & p) { p.w.type = ggml::q8_k; }));
     CHECK(!with([](Product & p) { p.op.op_params[1] = 1; }));
     Product whole(ggml::q4_0, 128, 16, 4, &repack_buffer);
     CHECK(whole.is_ours());
@@ -396,8 +485,12 @@ void test_switching() {
     const size_t bytes = product.plan(2);
     cpu_kernels::set_default(false);
     product.compute(2, bytes);
-    CHECK(product.results[0] != of_stock);
+    CHECK(product.is_done());
     CHECK(!product.is_ours(2)); // planned anew
+    cpu_kernels::set_default(true);
+    product.compute(2, 77); // as it was planned
+    CHECK(!product.is_done());
+    cpu_kernels::set_default(false);
     {
         const cpu_kernels::Use use(1);
         CHECK(product.is_ours());
@@ -423,7 +516,31 @@ void test_switching() {
 }
 
 void test_instructions() {
+    const uint32_t before = cpu_kernels::allowed();
     CHECK_ERROR(MP_ERROR_ARGUMENT, "avx99", cpu_kernels::limit_instructions("avx99"));
+    CHECK_EQ(cpu_kernels::allowed(), before);
+    Product planned(ggml::q4_0, 128, 16, 4, &host_buffer);
+    CHECK_EQ(planned.is_ours(), has_kernels);
+    for (const auto one :
+         {kernels::Instructions::avx2, kernels::Instructions::avx2_vnni, kernels::Instructions::avx512_vnni}) {
+        if (!kernels::processor_has(one)) {
+            CHECK_ERROR(MP_ERROR_ARGUMENT, kernels::name_of(one),
+                        cpu_kernels::limit_instructions(kernels::name_of(one)));
+            continue;
+        }
+        cpu_kernels::allow(~0u);
+        cpu_kernels::limit_instructions(kernels::name_of(one));
+        CHECK(cpu_kernels::instructions() == one);
+        CHECK_EQ(cpu_kernels::allowed(), 0u);
+        CHECK(!planned.is_ours());
+        cpu_kernels::allow(~0u);
+        const int index = entry_of(kernels::Weights::q4_0);
+        if (CHECK(index >= 0)) {
+            CHECK(cpu_kernels::entry(static_cast<size_t>(index))->kernel ==
+                  kernels::find(kernels::Weights::q4_0, one, false));
+            CHECK(planned.is_ours());
+        }
+    }
     cpu_kernels::limit_instructions("");
     CHECK(cpu_kernels::entry(0) == nullptr);
     CHECK_EQ(cpu_kernels::allowed(), 0u);

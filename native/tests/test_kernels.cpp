@@ -1,12 +1,14 @@
 // Kernels: their bits against a scalar reference that does ggml's one-row arithmetic in its order, for every kind of
 // weights, every instruction set of this processor, sizes with and without remainders, and any number of rows. And
-// what they must leave alone: results of other columns and rows, memory behind what they were given.
+// what they must leave alone: results of other columns and rows, memory before and behind what they were given.
 #include "../kernels/blocks.h"
 #include "check.h"
 #include "kernels.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -99,11 +101,14 @@ void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char
 
 void fill_activations(std::mt19937 & rng, Activations activations, const Format & format, char * out) {
     const int32_t kind = below(rng, 6);
-    const auto quant = [&] { return static_cast<int8_t>(kind == 0 ? 127 : kind == 1 ? -127 : below(rng, 255) - 127); };
+    const bool zeros = kind == 2; // ggml leaves the sums of such a Q8_K block as they were
+    const auto quant = [&] {
+        return static_cast<int8_t>(zeros ? 0 : kind == 0 ? 127 : kind == 1 ? -127 : below(rng, 255) - 127);
+    };
     switch (activations) {
     case Activations::q8_0: {
         BlockQ8_0 block;
-        block.d = random_half(rng);
+        block.d = zeros ? 0 : random_half(rng);
         for (int8_t & q : block.qs) {
             q = quant();
         }
@@ -112,7 +117,7 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
     }
     case Activations::q8_1: {
         BlockQ8_1 block;
-        block.d = random_half(rng);
+        block.d = zeros ? 0 : random_half(rng);
         block.s = random_half(rng);
         for (int8_t & q : block.qs) {
             q = quant();
@@ -122,9 +127,9 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
     }
     case Activations::q8_k: {
         BlockQ8K block;
-        block.d = random_float(rng);
+        block.d = zeros ? 0.0f : random_float(rng);
         for (int i = 0; i < 16; ++i) {
-            block.bsums[i] = 0;
+            block.bsums[i] = static_cast<int16_t>(zeros ? rng() : 0);
             for (int j = 0; j < 16; ++j) {
                 block.qs[16 * i + j] = quant();
                 block.bsums[i] = static_cast<int16_t>(block.bsums[i] + block.qs[16 * i + j]);
@@ -419,28 +424,58 @@ Packed pack(std::mt19937 & rng, const Case & c) {
     return packed;
 }
 
+// However a row is cut, the same bytes come of it, and none before or behind them.
+void check_packing(const Case & c, const Packed & packed) {
+    const size_t bytes = c.kernel->packed_bytes(c.k(), c.n_rows);
+    const Packed guarded(64 + bytes + 64);
+    char * const inner = guarded.memory.get() + 64;
+    for (int r = 0; r < c.n_rows; ++r) {
+        c.kernel->pack(c.row(r), c.k(), 0, c.k(), r, c.n_rows, inner);
+    }
+    CHECK(std::memcmp(inner, packed.memory.get(), bytes) == 0);
+    size_t n_touched = 0;
+    for (int i = 0; i < 64; ++i) {
+        n_touched += inner[i - 64] == 0x5a && inner[bytes + static_cast<size_t>(i)] == 0x5a ? 0 : 1;
+    }
+    CHECK_EQ(n_touched, size_t{0});
+}
+
+using Range = std::array<int64_t, 2>;
+
+// All columns in ranges such as threads take, in any order, some of them empty.
+std::vector<Range> ranges_of(std::mt19937 & rng, const Case & c) {
+    std::vector<Range> ranges;
+    for (int64_t first = 0; first < c.n_columns;) {
+        const int64_t last = std::min(c.n_columns, first + (1 + below(rng, 4)) * c.kernel->range_multiple);
+        ranges.push_back({first, last});
+        ranges.push_back({first, first});
+        first = last;
+    }
+    for (size_t i = ranges.size(); i > 1; --i) {
+        std::swap(ranges[i - 1], ranges[static_cast<size_t>(below(rng, static_cast<int32_t>(i)))]);
+    }
+    return ranges;
+}
+
 bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
 void check_case(std::mt19937 & rng, const Case & c) {
     const Packed packed = pack(rng, c);
+    check_packing(c, packed);
     const size_t stride = static_cast<size_t>(c.n_columns) + 3;
     constexpr float untouched = 12345.0f;
-    std::vector<float> y(stride * static_cast<size_t>(c.n_rows), untouched);
-    // Ranges of columns, from the last to the first.
-    const int64_t unit = c.kernel->range_multiple;
-    int64_t end = c.n_columns;
-    while (end > 0) {
-        const int64_t begin = std::max<int64_t>(0, (end - 1) / unit - below(rng, 4)) * unit;
-        c.kernel->multiply(c.w.data(), c.k(), begin, end, packed.memory.get(), c.n_rows, y.data(), stride);
-        end = begin;
+    std::vector<float> y(stride * static_cast<size_t>(c.n_rows + 2), untouched); // a row before and one behind
+    for (const auto & [first, last] : ranges_of(rng, c)) {
+        const std::vector<float> before = first == last ? y : std::vector<float>();
+        c.kernel->multiply(c.w.data(), c.k(), first, last, packed.memory.get(), c.n_rows, y.data() + stride, stride);
+        CHECK(first != last || y == before);
     }
-    c.kernel->multiply(c.w.data(), c.k(), 0, 0, packed.memory.get(), c.n_rows, y.data(), stride);
     size_t n_wrong = 0;
     size_t n_touched = 0;
-    for (int r = 0; r < c.n_rows; ++r) {
+    for (int r = -1; r <= c.n_rows; ++r) {
         for (int64_t column = 0; column < static_cast<int64_t>(stride); ++column) {
-            const float got = y[static_cast<size_t>(r) * stride + static_cast<size_t>(column)];
-            if (column >= c.n_columns) {
+            const float got = y[static_cast<size_t>(r + 1) * stride + static_cast<size_t>(column)];
+            if (r < 0 || r == c.n_rows || column >= c.n_columns) {
                 n_touched += got == untouched ? 0 : 1;
             } else {
                 n_wrong += same_bits(got, c.reference(column, r)) ? 0 : 1;
@@ -452,7 +487,9 @@ void check_case(std::mt19937 & rng, const Case & c) {
 }
 
 void check_kernel(Weights weights, const Kernel * kernel, bool wide) {
-    std::mt19937 rng(7);
+    constexpr uint32_t seed = 7;
+    const Scope seeded("seed " + std::to_string(seed));
+    std::mt19937 rng(seed);
     CHECK_EQ(kernel->k_multiple, format_of(weights, wide).elements);
     CHECK_EQ(kernel->n_multiple, static_cast<int>(format_of(weights, wide).columns));
     const auto columns = [&](int64_t n) { return n * kernel->n_multiple; };
@@ -461,11 +498,16 @@ void check_kernel(Weights weights, const Kernel * kernel, bool wide) {
         check_case(rng, random_case(rng, weights, kernel, wide, 1 + n_rows % 3, columns(1 + below(rng, 21)), n_rows));
     }
     for (const int n_rows : {33, 64}) {
+        const Scope scope(std::to_string(n_rows) + " rows");
         check_case(rng, random_case(rng, weights, kernel, wide, 2, columns(5), n_rows));
     }
     for (const int64_t n_columns : {1, 2, 3, 4, 7, 8, 9, 16, 17, 31, 48}) {
         const Scope scope(std::to_string(n_columns) + " columns");
         check_case(rng, random_case(rng, weights, kernel, wide, 5, columns(n_columns), 1 + below(rng, 9)));
+    }
+    for (const int64_t n_blocks : {1, 2, 3, 8, 19}) {
+        const Scope scope(std::to_string(n_blocks) + " blocks");
+        check_case(rng, random_case(rng, weights, kernel, wide, n_blocks, columns(4), 1 + below(rng, 9)));
     }
 }
 
@@ -486,22 +528,33 @@ void test_all() {
     }
     // Where the processor has what kernels need, there are some.
     CHECK_EQ(n_kernels > 0, processor_instructions() != Instructions::none);
-    CHECK(find(Weights::q4_0, Instructions::none, true) == nullptr);
 }
 
-// Sums of 8 float lanes are not those of 16: a build's order has its own kernel or none.
-void test_float_order() {
-    for (const Weights weights : {Weights::f16, Weights::f32}) {
-        CHECK(find(weights, Instructions::avx2, true) == nullptr);
-        CHECK_EQ(find(weights, Instructions::avx2, false) != nullptr,
-                 find(Weights::q8_0, Instructions::avx2, false) != nullptr);
+// A build has kernels for all weights and instruction sets or none at all. But sums of 8 float lanes are not those of
+// 16: those of AVX2 are always 8, and AVX-512 takes them over where ggml was built for AVX2.
+void test_what_is_there() {
+    const bool built = find(Weights::q4_0, Instructions::avx2, false) != nullptr;
+    CHECK(built || processor_instructions() == Instructions::none);
+    for (int w = 0; w < n_weights; ++w) {
+        const auto weights = static_cast<Weights>(w);
+        const bool is_float = weights == Weights::f16 || weights == Weights::f32;
+        for (const bool wide : {false, true}) {
+            CHECK(find(weights, Instructions::none, wide) == nullptr);
+            CHECK_EQ(find(weights, Instructions::avx2, wide) != nullptr, built && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx2_vnni, wide) != nullptr, built && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx512_vnni, wide) != nullptr, built);
+        }
+        CHECK_EQ(find(weights, Instructions::avx512_vnni, false) == find(weights, Instructions::avx2, false),
+                 !built || is_float);
     }
+    CHECK(processor_has(processor_instructions()));
+    CHECK(processor_has(Instructions::none));
 }
 
 } // namespace
 
 int main() {
     run("all", test_all);
-    run("float_order", test_float_order);
+    run("what_is_there", test_what_is_there);
     return finish();
 }
