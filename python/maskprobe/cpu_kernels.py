@@ -35,6 +35,10 @@ VARIABLE = "MASKPROBE_CPU_KERNELS"
 # Versions of ggml whose structs the core knows, by the versions of llama-cpp-python that are supported.
 _KNOWN_GGML = {"0.20.0": "0.3.35", "0.25.3": "0.3.36"}
 _CHECK_SECONDS = 20.0
+# With the paths of this process for its own: a folder it happens to stand in, or an option of Python, changes nothing.
+_CHECK = "import sys; sys.path[:] = sys.argv[2:]; from maskprobe.kernel_check import main; main(sys.argv[1])"
+# What a process does to itself; other signals come from outside and say nothing of the kernels.
+_FAULTS = {getattr(signal, name, None) for name in ("SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT")}
 
 _lock = threading.Lock()
 _prepared: Status | None = None
@@ -107,9 +111,10 @@ def _prepare() -> Status:
     verdict = _verdict(instructions)
     if isinstance(verdict, str):
         return Status(instructions, reason=verdict)
-    usable = [kernel for kernel in kernel_check.kernels() if verdict.get(kernel.name, "it was not checked") is None]
+    found = {kernel: verdict.get(kernel.name, "it was not checked") for kernel in kernel_check.kernels()}
+    usable = [kernel for kernel, why in found.items() if why is None]
     check(lib.mp_kernels_allow(sum(1 << kernel.index for kernel in usable)))
-    refused = {name: why for name, why in verdict.items() if why is not None}
+    refused = {kernel.name: why for kernel, why in found.items() if why is not None}
     reason = "; ".join(f"not for {name}: {why}" for name, why in refused.items()) or None
     return Status(instructions, tuple(kernel.name for kernel in usable), reason, refused)
 
@@ -147,12 +152,21 @@ def _verdict(instructions: str) -> kernel_check.Verdict | str:
 
 
 def _run_check(instructions: str) -> subprocess.CompletedProcess[str]:
-    if not sys.executable:
-        raise OSError("Python does not say where it is")
-    command = [sys.executable, "-m", "maskprobe.kernel_check", instructions]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=_CHECK_SECONDS, errors="replace", stdin=subprocess.DEVNULL
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise OSError("this program is no Python that could run it")
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK, instructions, *(path for path in sys.path if isinstance(path, str))],
+        # A program that is no Python after all must not start another; threads that spin make a busy machine crawl.
+        env={**os.environ, VARIABLE: "0", "OMP_WAIT_POLICY": "passive"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=_CHECK_SECONDS,
     )
+    if done.returncode < 0 and -done.returncode not in _FAULTS:
+        raise OSError(f"it was ended by signal {-done.returncode}")
+    return done
 
 
 def _read(done: subprocess.CompletedProcess[str]) -> kernel_check.Verdict | str:

@@ -118,7 +118,12 @@ def verdict() -> Verdict:
     return {kernel.name: difference(kernel, rng) for kernel in kernels()}
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        check(lib.mp_kernels_limit_instructions(sys.argv[1].encode()))
+def main(instructions: str | None = None) -> None:
+    """Prints the verdict on the kernels of an instruction set, None = the best that this processor has."""
+    if instructions is not None:
+        check(lib.mp_kernels_limit_instructions(instructions.encode()))
     print(json.dumps(verdict()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
