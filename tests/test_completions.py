@@ -19,7 +19,7 @@ SCHEMA = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name", "age"],
 }
-HUGE = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 20000}}}
+UNIQUE = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
 QUESTION = [{"role": "user", "content": "Name the seven days of the week, one on each line."}]
 TOOL = {
     "type": "function",
@@ -91,9 +91,8 @@ def test_completions_are_llama_cpp_pythons(name: str, stock: llama_cpp.Llama, ou
 CHATS = {
     "plain": {},
     "stop": {"stop": ["Thursday"]},
-    "json": {"response_format": {"type": "json_object"}},
-    "schema": {"response_format": {"type": "json_object", "schema": SCHEMA}},
-    "tool": {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "remember"}}},
+    "grammar": {"grammar": llama_cpp.LlamaGrammar.from_string('root ::= "1. " [A-Za-z\\n]+', verbose=False)},
+    "tools that are not called": {"tools": [TOOL], "tool_choice": "none"},
 }
 
 
@@ -104,9 +103,7 @@ def test_chats_are_llama_cpp_pythons(name: str, stock: llama_cpp.Llama, ours: Ma
     timings = got.pop("timings")
     assert got.keys() == expected.keys()
     [choice], [stock_choice] = got["choices"], expected["choices"]
-    message, stock_message = choice["message"], stock_choice["message"]
-    for call in (message.get("tool_calls") or []) + (stock_message.get("tool_calls") or []):
-        call["id"] = "made of the completion's random id"
+    message = choice["message"]
     assert choice == stock_choice
     assert got["usage"] == expected["usage"]
     assert timings["passes"] <= timings["predicted_n"]
@@ -114,9 +111,61 @@ def test_chats_are_llama_cpp_pythons(name: str, stock: llama_cpp.Llama, ours: Ma
     assert parts[-1]["choices"][0]["finish_reason"] is not None
     assert parts[-1]["usage"] == got["usage"]
     assert parts[-1]["timings"].keys() >= {"predicted_ms", "prompt_n", "acceptance_length"}
-    if name != "tool":
-        assert parts[0]["choices"][0]["delta"] == {"role": "assistant"}
-        assert content_of(parts) == message["content"]
+    assert parts[0]["choices"][0]["delta"] == {"role": "assistant"}
+    assert content_of(parts) == message["content"]
+
+
+def test_an_empty_stop_string_and_suffix_are_none(ours: MaskProbeLlama) -> None:
+    for stop in ("", [""], ["", "never there"]):
+        ours.reset()
+        answer = ours.create_completion("One, two,", max_tokens=4, temperature=0.0, stop=stop, suffix="")
+        assert answer["usage"]["completion_tokens"] == 4
+        assert len(list(ours.stream("One, two,", max_tokens=4, temperature=0.0, stop=stop))) == 5
+
+
+def call_of(ours: MaskProbeLlama, **options: Any) -> dict[str, Any]:
+    """The choice of a chat that must call the tool, held to what a stream of it gives."""
+    ours.reset()
+    chosen = {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "remember"}}}
+    options = {"temperature": 0.0, **chosen, **options}
+    [choice] = ours.create_chat_completion(QUESTION, **options)["choices"]
+    ours.reset()
+    parts = list(ours.create_chat_completion(QUESTION, stream=True, **options))
+    calls = [call for part in parts for call in part["choices"][0]["delta"].get("tool_calls") or ()]
+    assert parts[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
+    assert "".join(call["function"]["arguments"] for call in calls) == arguments_of(choice)
+    assert {call["function"]["name"] for call in calls} == {"remember"}
+    return choice
+
+
+def arguments_of(choice: dict[str, Any]) -> str:
+    [call] = choice["message"]["tool_calls"]
+    assert choice["message"]["content"] is None
+    assert choice["message"]["function_call"] == call["function"]
+    return str(call["function"]["arguments"])
+
+
+def test_a_named_tool_is_called_by_its_schema(ours: MaskProbeLlama) -> None:
+    choice = call_of(ours, max_tokens=80)
+    assert choice["finish_reason"] == "tool_calls"
+    assert json.loads(arguments_of(choice)).keys() == {"name", "age"}
+
+
+def test_a_call_that_was_cut_is_none(ours: MaskProbeLlama) -> None:
+    assert call_of(ours, max_tokens=4)["finish_reason"] == "length"
+    assert call_of(ours, max_tokens=80, stop="age")["finish_reason"] == "stop"
+
+
+def test_formats_that_make_grammars_themselves_enforce_simple_schemas_only(model_path: Callable[[str], Path]) -> None:
+    options: dict[str, Any] = {"n_ctx": 512, "n_threads": 1, "speculation": Speculation(budget=4)}
+    tool = {"type": "function", "function": {"name": "f", "parameters": UNIQUE}}
+    chosen = {"type": "function", "function": {"name": "remember"}}
+    with MaskProbeLlama(model_path("Q4_0"), chat_format="chatml-function-calling", **options) as llm:
+        with pytest.raises(ValueError, match="uniqueItems in the parameters of f"):
+            llm.create_chat_completion(QUESTION, tools=[tool], tool_choice="auto")
+        answer = llm.create_chat_completion(QUESTION, tools=[TOOL], tool_choice=chosen, max_tokens=80, temperature=0.0)
+    [call] = answer["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]).keys() == {"name", "age"}
 
 
 def test_openais_schema_format_is_the_same(ours: MaskProbeLlama) -> None:
@@ -174,6 +223,31 @@ def test_chat_logprobs_are_openais(ours: MaskProbeLlama) -> None:
         for entry in content:
             assert math.exp(entry["logprob"]) <= 1.0
             assert len(entry["top_logprobs"]) == (n or 1)
+            assert bytes(entry["bytes"]).decode("utf-8", "replace") == entry["token"]
+
+
+def test_every_ranked_token_is_told(ours: MaskProbeLlama) -> None:
+    """Tokens that are halves of characters have the same text, but not the same bytes."""
+    options: dict[str, Any] = {"max_tokens": 6, "temperature": 0.0, "grammar": "root ::= [😀-🙏]+"}
+    n = 5
+    chat = ours.create_chat_completion(QUESTION, logprobs=True, top_logprobs=n, **options)
+    for entry in chat["choices"][0]["logprobs"]["content"]:
+        assert len({tuple(ranked["bytes"]) for ranked in entry["top_logprobs"]}) == n
+    assert any(entry["token"].startswith("bytes:\\xf0") for entry in chat["choices"][0]["logprobs"]["content"])
+    found = ours.create_completion("Smile: ", logprobs=n, **options)["choices"][0]["logprobs"]["top_logprobs"]
+    assert all(len(ranked) >= n for ranked in found)
+
+
+def test_tokens_of_a_stop_string_stay_out_of_the_list_behind_an_invalid_byte(ours: MaskProbeLlama) -> None:
+    """One byte that is no character becomes three bytes of text."""
+    [first] = [token for token in range(ours.n_vocab()) if ours.piece(token) == b"\xf0"]
+    pieces = [first, *ours.tokenize("abc stop", add_bos=False)]
+    grammar = "root ::= " + " ".join(f"<[{token}]>" for token in pieces)
+    answer = ours.create_completion("Hi", max_tokens=20, temperature=0.0, logprobs=0, stop=" stop", grammar=grammar)[
+        "choices"
+    ][0]
+    assert answer["text"] == "\ufffdabc"
+    assert answer["logprobs"]["tokens"] == ["bytes:\\xf0", "abc"]
 
 
 def test_the_first_part_comes_before_the_last_pass(ours: MaskProbeLlama) -> None:
@@ -247,7 +321,6 @@ REFUSED = [
     ({"grammar": 5}, TypeError, "grammar"),
     ({"grammar": "root ::= " + "(" * 30000 + "[a-z]" + ")" * 30000}, ValueError, "nested"),
     ({"mirostat_mode": 3}, ValueError, "mirostat_mode"),
-    ({"stop": [""]}, ValueError, "stop"),
     ({"stop": 5}, ValueError, "stop"),
     ({"max_tokens": "many"}, TypeError, "max_tokens"),
     ({"cache_prompt": 1}, TypeError, "cache_prompt"),
@@ -274,15 +347,39 @@ REFUSED_CHATS = [
     (QUESTION, {"response_format": {"type": "xml"}}, ValueError, "xml"),
     (QUESTION, {"response_format": {"type": "json_schema"}}, ValueError, "json_schema"),
     (QUESTION, {"response_format": "json"}, TypeError, "response_format"),
-    (QUESTION, {"response_format": {"type": "json_object", "schema": HUGE}}, ValueError, "maxLength"),
-    (QUESTION, {"response_format": {"type": "json_schema", "json_schema": {"schema": HUGE}}}, ValueError, "maxLength"),
+    (QUESTION, {"response_format": {"type": "json_object", "schema": UNIQUE}}, ValueError, "uniqueItems"),
     (
         QUESTION,
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": HUGE}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": UNIQUE}}},
         ValueError,
-        "maxLength",
+        "uniqueItems",
     ),
-    (QUESTION, {"functions": [{"name": "f", "parameters": HUGE}]}, ValueError, "maxLength"),
+    (
+        QUESTION,
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": UNIQUE}}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+        },
+        ValueError,
+        "tool f: .*uniqueItems",
+    ),
+    (
+        QUESTION,
+        {"functions": [{"name": "f", "parameters": UNIQUE}], "function_call": {"name": "f"}},
+        ValueError,
+        "uniqueItems",
+    ),
+    (QUESTION, {"response_format": {"type": "json_object"}, "grammar": 'root ::= "a"'}, ValueError, "exclude"),
+    (
+        QUESTION,
+        {
+            "response_format": {"type": "json_object"},
+            "tools": [TOOL],
+            "tool_choice": {"type": "function", "function": {"name": "remember"}},
+        },
+        ValueError,
+        "exclude",
+    ),
     (QUESTION, {"tools": "f"}, TypeError, "tools"),
     (QUESTION, {"tools": [{"type": "function"}]}, ValueError, r"tools\[0\]"),
     (QUESTION, {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "no"}}}, ValueError, "no"),

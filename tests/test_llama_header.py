@@ -30,6 +30,8 @@ CHECK = r"""
 
 template <class Ours, class Theirs> struct mirrors : std::is_same<Ours, Theirs> {};
 template <> struct mirrors<mp::llama_batch, ::llama_batch> : std::true_type {};
+template <> struct mirrors<mp::llama_token_data, ::llama_token_data> : std::true_type {};
+template <> struct mirrors<mp::llama_token_data_array, ::llama_token_data_array> : std::true_type {};
 template <> struct mirrors<mp::gguf_init_params, ::gguf_init_params> : std::true_type {};
 template <> struct mirrors<mp::ggml_type_traits, ::ggml_type_traits> : std::true_type {};
 
@@ -75,6 +77,18 @@ FIELD(llama_batch, pos)
 FIELD(llama_batch, n_seq_id)
 FIELD(llama_batch, seq_id)
 FIELD(llama_batch, logits)
+
+SIZE(llama_token_data)
+FIELD(llama_token_data, id)
+FIELD(llama_token_data, logit)
+FIELD(llama_token_data, p)
+
+SIZE(llama_token_data_array)
+FIELD(llama_token_data_array, size)
+FIELD(llama_token_data_array, selected)
+FIELD(llama_token_data_array, sorted)
+static_assert(offsetof(mp::llama_token_data_array, data) == offsetof(::llama_token_data_array, data),
+              "llama_token_data_array.data differs from llama.h");
 
 SIZE(gguf_init_params)
 FIELD(gguf_init_params, no_alloc)

@@ -29,6 +29,7 @@ def test_names() -> None:
         "MaskProbeLlama",
         "ModelError",
         "RpcError",
+        "SamplingError",
         "Speculation",
         "StateError",
         "Stats",

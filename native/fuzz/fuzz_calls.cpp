@@ -35,7 +35,7 @@ bool is_done(int status) {
     if (status == MP_OK) {
         return true;
     }
-    CHECK(status == MP_ERROR_ARGUMENT || status == MP_ERROR_DECODE);
+    CHECK(status == MP_ERROR_ARGUMENT || status == MP_ERROR_DECODE || status == MP_ERROR_SAMPLING);
     CHECK(*mp_last_error() != '\0');
     return false;
 }

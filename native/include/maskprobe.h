@@ -38,7 +38,8 @@ typedef enum mp_status {
     MP_ERROR_FILE = 2,     /* the GGUF cannot be read as expected */
     MP_ERROR_DECODE = 3,   /* llama_decode failed; the KV cache is back at the committed tokens */
     MP_ERROR_MEMORY = 4,   /* out of memory */
-    MP_ERROR_BINDING = 5   /* the llama.cpp function table is missing or does not fit */
+    MP_ERROR_BINDING = 5,  /* the llama.cpp function table is missing or does not fit */
+    MP_ERROR_SAMPLING = 6  /* the sampler chain leaves no token to choose; else as after MP_ERROR_DECODE */
 } mp_status;
 
 MP_API const char * mp_last_error(void);

@@ -1,4 +1,4 @@
-// The table of llama.cpp and ggml functions that the core calls, and the one struct passed by value.
+// The table of llama.cpp and ggml functions that the core calls, and the structs that these take.
 // Knows their C signatures; leaves loading the libraries, models and contexts to the caller. The addresses
 // come from the library that the caller has loaded, so any backend and any build of it works. A test
 // compiles this file against the installed llama.h and holds every line of it to the original.
@@ -25,6 +25,19 @@ struct llama_batch {
     int32_t * n_seq_id;
     int32_t ** seq_id;
     int8_t * logits;
+};
+
+struct llama_token_data {
+    int32_t id;
+    float logit;
+    float p;
+};
+
+struct llama_token_data_array {
+    llama_token_data * data;
+    size_t size;
+    int64_t selected;
+    bool sorted;
 };
 
 struct gguf_init_params {
@@ -59,7 +72,8 @@ struct ggml_type_traits {
     X(void, llama_memory_clear, (llama_memory_i *, bool))                                                              \
     X(bool, llama_memory_seq_rm, (llama_memory_i *, int32_t, int32_t, int32_t))                                        \
     X(void, llama_memory_seq_cp, (llama_memory_i *, int32_t, int32_t, int32_t, int32_t))                               \
-    X(int32_t, llama_sampler_sample, (llama_sampler *, llama_context *, int32_t))                                      \
+    X(void, llama_sampler_apply, (llama_sampler *, llama_token_data_array *))                                          \
+    X(void, llama_sampler_accept, (llama_sampler *, int32_t))                                                          \
     X(gguf_context *, gguf_init_from_file, (const char *, gguf_init_params))                                           \
     X(void, gguf_free, (gguf_context *))                                                                               \
     X(int64_t, gguf_find_tensor, (const gguf_context *, const char *))                                                 \

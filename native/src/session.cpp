@@ -480,12 +480,29 @@ const float * Session::logits_of(int32_t row) {
 }
 
 int32_t Session::sample(int32_t row) {
-    const float * logits = logits_of(row); // llama_sampler_sample would abort without them
-    const int32_t token =
-        sampler_ == nullptr ? most_likely(logits, n_vocab_) : llama_api().llama_sampler_sample(sampler_, ctx_, row);
+    const float * logits = logits_of(row);
+    const int32_t token = sampler_ == nullptr ? most_likely(logits, n_vocab_) : draw(logits);
     if (n_top_ >= 0) {
         report(token, logits);
     }
+    return token;
+}
+
+// What llama_sampler_sample does, but a token that the chain has ruled out is an error here: samplers may end the
+// process when they are told to accept one.
+int32_t Session::draw(const float * logits) {
+    candidates_.resize(n_vocab_);
+    for (int32_t token = 0; token < n_vocab_; ++token) {
+        candidates_[token] = {token, logits[token], 0.0f};
+    }
+    llama_token_data_array all{candidates_.data(), candidates_.size(), -1, false};
+    llama_api().llama_sampler_apply(sampler_, &all);
+    if (all.selected < 0 || static_cast<size_t>(all.selected) >= all.size ||
+        !std::isfinite(all.data[all.selected].logit)) {
+        throw Error(MP_ERROR_SAMPLING, "the sampler chain leaves no token to choose from");
+    }
+    const int32_t token = all.data[all.selected].id;
+    llama_api().llama_sampler_accept(sampler_, token);
     return token;
 }
 

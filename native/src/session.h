@@ -120,6 +120,7 @@ private:
     void strip(int32_t sequence, int32_t first_pos);
     const float * logits_of(int32_t row);
     int32_t sample(int32_t row);
+    int32_t draw(const float * logits);
     void report(int32_t token, const float * logits);
     bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
@@ -132,6 +133,7 @@ private:
 
     Phase phase_ = Phase::idle;
     llama_sampler * sampler_ = nullptr;
+    std::vector<llama_token_data> candidates_; // of one draw
     Speculation speculation_;
     int32_t n_left_ = 0; // tokens that may still be committed
     Probe probe_;

@@ -101,7 +101,8 @@ struct MockDraw {
 
 // argmax, or draws from the softmax with a stream of random numbers that moves by one per draw.
 struct MockSampler {
-    uint64_t seed = 0; // 0: argmax
+    uint64_t seed = 0;           // 0: argmax
+    size_t n_allowed = SIZE_MAX; // draws before it rules every token out
     std::vector<MockDraw> draws;
     llama_sampler * get() { return reinterpret_cast<llama_sampler *>(this); }
 };

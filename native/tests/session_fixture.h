@@ -91,7 +91,15 @@ inline Ids plain_decode(const MockLlama & model, const Ids & prompt, uint64_t se
             (i >= prompt.size() && llama.eog.count(sequence[i]) != 0)) {
             break;
         }
-        sequence.push_back(api.llama_sampler_sample(sampler.get(), llama.context(), 0));
+        const float * logits = api.llama_get_logits_ith(llama.context(), 0);
+        std::vector<llama_token_data> candidates;
+        for (int32_t token = 0; token < llama.n_vocab; ++token) {
+            candidates.push_back({token, logits[token], 0.0f});
+        }
+        llama_token_data_array all{candidates.data(), candidates.size(), -1, false};
+        api.llama_sampler_apply(sampler.get(), &all);
+        sequence.push_back(static_cast<int32_t>(all.selected));
+        api.llama_sampler_accept(sampler.get(), sequence.back());
     }
     return Ids(sequence.begin() + static_cast<std::ptrdiff_t>(prompt.size()), sequence.end());
 }

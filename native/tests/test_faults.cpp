@@ -65,7 +65,8 @@ struct Outcome {
 };
 
 // Runs until the failure or the end.
-Outcome run_into_failure(Bench & bench, const Speculation & settings, MockSampler & sampler, const std::string & says) {
+Outcome run_into_failure(Bench & bench, const Speculation & settings, MockSampler & sampler, const std::string & says,
+                         mp_status status = MP_ERROR_DECODE) {
     Outcome outcome;
     bench.session.begin(prompt, sampler.get(), settings, max_tokens, false);
     while (outcome.tokens.size() < static_cast<size_t>(max_tokens)) {
@@ -74,7 +75,7 @@ Outcome run_into_failure(Bench & bench, const Speculation & settings, MockSample
             const Pass & pass = outcome.tokens.empty() ? bench.session.prefill() : bench.session.step();
             outcome.tokens.insert(outcome.tokens.end(), pass.tokens.begin(), pass.tokens.end());
         } catch (const Error & error) {
-            CHECK_EQ(static_cast<int>(error.status), static_cast<int>(MP_ERROR_DECODE));
+            CHECK_EQ(static_cast<int>(error.status), static_cast<int>(status));
             if (!CHECK(std::string(error.what()).find(says) != std::string::npos)) {
                 std::cerr << "    the message: " << error.what() << "\n";
             }
@@ -136,6 +137,24 @@ void logits_are_missing(const MockLlama & model, const Speculation & settings, i
     CHECK_EQ(n_failed, static_cast<size_t>(looks));
     std::cout << n_failed << " tokens and " << n_masks << " masks had no logits\n";
     CHECK(settings.n_masks == 0 || n_masks > 10);
+}
+
+// A chain that rules every token out, from each draw on in turn.
+void nothing_is_left_to_draw(const MockLlama & model, const Speculation & settings) {
+    const Ids plain = plain_decode(model, prompt, 0, max_tokens);
+    for (size_t n_allowed = 0; n_allowed < plain.size(); ++n_allowed) {
+        const Scope scope("after " + std::to_string(n_allowed) + " draws");
+        Bench bench(model);
+        MockSampler sampler;
+        sampler.n_allowed = n_allowed;
+        const Outcome outcome = run_into_failure(bench, settings, sampler, "no token", MP_ERROR_SAMPLING);
+        CHECK(outcome.failed);
+        CHECK_EQ(sampler.draws.size(), n_allowed); // what was ruled out is not accepted
+        CHECK(outcome.tokens.size() <= n_allowed);
+        CHECK_EQ(outcome.tokens,
+                 Ids(plain.begin(), plain.begin() + static_cast<std::ptrdiff_t>(outcome.tokens.size())));
+        check_next_generation(bench, settings, n_allowed % 2 == 0);
+    }
 }
 
 void prompt_fails_in_its_second_chunk() {
@@ -206,6 +225,9 @@ int main() {
     // A mixed tree learns from the logits of every token but the first, which the prompt gives.
     run("logits are missing, mixed tree",
         [&] { logits_are_missing(looping, mixed_settings(looping), 2 * max_tokens - 1); });
+    run("nothing is left to draw, plain", [&] { nothing_is_left_to_draw(model, Speculation()); });
+    run("nothing is left to draw, static tree", [&] { nothing_is_left_to_draw(model, static_settings(model)); });
+    run("nothing is left to draw, mixed tree", [&] { nothing_is_left_to_draw(looping, mixed_settings(looping)); });
     run("prompt fails in its second chunk", prompt_fails_in_its_second_chunk);
     run("failure without cutting", failure_without_cutting);
     run("token without embedding", token_without_embedding);

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MaskProbeError,
         ModelError,
         RpcError,
+        SamplingError,
         StateError,
         UnsupportedModelError,
     )
@@ -49,6 +50,7 @@ _MODULES = {
         "MaskProbeError",
         "ModelError",
         "RpcError",
+        "SamplingError",
         "StateError",
         "UnsupportedModelError",
     ),
@@ -72,6 +74,7 @@ __all__ = [
     "MaskProbeLlama",
     "ModelError",
     "RpcError",
+    "SamplingError",
     "Speculation",
     "StateError",
     "Stats",

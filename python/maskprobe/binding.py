@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import BindingError, DecodeError, ModelError
+from .errors import BindingError, DecodeError, ModelError, SamplingError
 
 # The range whose C declarations the tests hold the core to. Upper bound exclusive.
 SUPPORTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
@@ -121,6 +121,7 @@ def _exceptions() -> dict[int, type[Exception]]:
         lib.MP_ERROR_DECODE: DecodeError,
         lib.MP_ERROR_MEMORY: MemoryError,
         lib.MP_ERROR_BINDING: BindingError,
+        lib.MP_ERROR_SAMPLING: SamplingError,
     }
 
 

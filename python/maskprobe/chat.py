@@ -1,23 +1,34 @@
-"""Chats by llama-cpp-python's own chat formats: templates, tools and response formats are its work.
+"""Chats: the prompt that a model's chat format makes of messages, and what the answer must look like.
 
-Its handlers are written for a llama_cpp.Llama; what they need of one is here, over a MaskProbeLlama.
+Templates are rendered by llama-cpp-python; leaves answers as dictionaries to chat_answers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from . import grammars
-from .control_tokens import ControlTokens
+from .chat_handlers import Handler, read_prompt
 from .errors import ModelError
+from .grammars import Grammar
 from .time_limit import within
 
 TEMPLATE_SECONDS = 5.0  # thousands of messages take a fraction of one
 
-Handler = Callable[..., Any]
+Messages = list[dict[str, Any]]
 _NEEDS_TOKENIZER = ("functionary-v1", "functionary-v2")
+# They ask the model several times, with grammars that llama-cpp-python makes of a tool's schema. These are the keywords
+# that it honours.
+_OWN_GRAMMARS = ("functionary", "chatml-function-calling")
+_HONOURED = {"type", "properties", "required", "items", "title", "description", "default", "examples"}
+
+
+class Formatted(NamedTuple):
+    """A prompt as text, and the strings that end the answer to it."""
+
+    text: str
+    stop: list[str]
 
 
 class ChatFormats:
@@ -42,61 +53,67 @@ class ChatFormats:
         if "tokenizer.chat_template" in metadata:
             templates["chat_template.default"] = metadata["tokenizer.chat_template"]
         self._model = model
+        self._metadata = metadata
         self._templates = templates
         self._formatters: dict[str, Handler] = {}
         self._special = (bos, eos)
         self._handler = handler
-        self._name = name
-        if name is None and "chat_template.default" in templates:
-            self._name = formats.guess_chat_format_from_gguf_metadata(dict(metadata)) or "chat_template.default"
+        self._name = name or ("chat_template.default" if "chat_template.default" in templates else None)
         if name in _NEEDS_TOKENIZER:
             raise ValueError(f"chat_format {name!r} needs a tokenizer of transformers; leave it out")
         if name is not None and name not in templates:
             try:
-                formats.get_chat_completion_handler(name)
+                registered: Handler = formats.get_chat_completion_handler(name)
             except formats.LlamaChatCompletionHandlerNotFoundException as error:
                 raise ValueError(f"unknown chat_format {name!r}; leave it out for the model's own template") from error
+            if name in _OWN_GRAMMARS:
+                self._handler = handler or registered
+            self._formatters[name] = lambda messages, **_: read_prompt(registered, metadata, messages=messages)
 
-    def handler(self) -> Handler:
-        """The handler that answers messages.
+    def handler(self) -> Handler | None:
+        """The handler that makes answers itself, None where :meth:`format` makes the prompt of the only question."""
+        return self._handler
+
+    def format(self, messages: Messages, **arguments: Any) -> Formatted:
+        """The prompt that the format makes of messages.
+
+        Args:
+            arguments: what templates know beside: tools, tool_choice, functions and function_call.
 
         Raises:
-            ModelError: the model has no template and no format was named.
+            ModelError: the model has no template and no format was named, or one that does not end.
+            ValueError: the template refuses the messages.
         """
-        from llama_cpp import llama_chat_format as formats
-
-        if self._handler is not None:
-            return self._handler
         if self._name is None:
             raise ModelError(f"{self._model} has no chat template; name a chat_format or give the prompt as text")
-        template = self._templates.get(self._name)
-        if template is None:
-            handler: Handler = formats.get_chat_completion_handler(self._name)
-            return handler
-        own: Handler = formats.chat_formatter_to_chat_completion_handler(self._formatter(self._name))
-        return own
+        return self._format(self._name, messages, **arguments)
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def render(self, messages: Messages) -> str:
         """The prompt that the model's own template makes of messages.
 
         Raises:
-            ModelError: the model has no template, or one that does not end.
-            ValueError: the template refuses the messages.
+            ModelError, ValueError: as :meth:`format` raises them.
         """
         if "chat_template.default" not in self._templates:
             raise ModelError(f"{self._model} has no chat template; give the prompt as text")
-        return str(self._formatter("chat_template.default")(messages=checked_messages(messages)).prompt)
+        return self._format("chat_template.default", messages).text
 
-    def _formatter(self, name: str) -> Any:
-        """A formatter by a template of the model, compiled once."""
+    def _format(self, name: str, messages: Messages, **arguments: Any) -> Formatted:
+        if name not in self._formatters:
+            self._formatters[name] = self._compiled(self._templates[name])
+        answer = self._run(partial(self._formatters[name], messages=messages, **arguments))
+        return Formatted(answer.text, answer.stop)
+
+    def _compiled(self, template: str) -> Handler:
         from llama_cpp import llama_chat_format as formats
 
-        if name not in self._formatters:
-            bos, eos = self._special
-            template = self._templates[name]
-            formatter = self._run(partial(formats.Jinja2ChatFormatter, template, bos_token=bos, eos_token=eos))
-            self._formatters[name] = lambda **arguments: self._run(partial(formatter, **arguments))
-        return self._formatters[name]
+        bos, eos = self._special
+        formatter = self._run(partial(formats.Jinja2ChatFormatter, template, bos_token=bos, eos_token=eos))
+
+        def format(**arguments: Any) -> Formatted:
+            return Formatted(str(formatter(**arguments).prompt), [eos] if eos else [])
+
+        return format
 
     def _run(self, call: Callable[[], Any]) -> Any:
         """A template is the model file's program: whatever it raises is about the messages or the template."""
@@ -111,87 +128,99 @@ class ChatFormats:
             raise ValueError(f"the chat template cannot render these messages: {error}") from error
 
 
-class ChatModel:
-    """What chat handlers use of a llama_cpp.Llama. Remembers the last completion's last dictionary."""
+def answer_grammar(response_format: object, grammar: Any, tool: Mapping[str, Any] | None) -> Any:
+    """What the answer must be in: JSON, the arguments of a tool, or the grammar that was given.
 
-    def __init__(self, llm: Any, extras: dict[str, Any]) -> None:
-        self._llm = llm
-        self._extras = extras
-        self.stand_ins: dict[int, str] = {}  # in prompts; see control_tokens
-        self.verbose = False
-        self.metadata = llm.metadata
-        self.last: dict[str, Any] = {}
-
-    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        if self.stand_ins:
-            return self._tokenize_text(text.decode("utf-8", "surrogatepass"), add_bos)
-        return list(self._llm.tokenize(text, add_bos, special))
-
-    def _tokenize_text(self, prompt: str, add_bos: bool) -> list[int]:
-        controls: ControlTokens = self._llm.control_tokens
-        return controls.tokenize(prompt, self.stand_ins, add_bos=add_bos)
-
-    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
-        return str(self._llm.detokenize(tokens, special)).encode()
-
-    def token_bos(self) -> int:
-        return int(self._llm.token_bos())
-
-    def token_eos(self) -> int:
-        return int(self._llm.token_eos())
-
-    def n_ctx(self) -> int:
-        return int(self._llm.n_ctx())
-
-    def create_completion(self, prompt: Any, **options: Any) -> Any:
-        # A formatter's own criterion stops at the end token, which generations do anyway; its stop string is the
-        # end token's text, which some models lack.
-        options.pop("stopping_criteria", None)
-        options["stop"] = [stop for stop in options.get("stop") or () if stop]
-        if self.stand_ins and isinstance(prompt, str):
-            prompt = self._tokenize_text(prompt, add_bos=True)
-        answer = self._llm.create_completion(prompt, **options, **self._extras)
-        if options.get("stream"):
-            return self._remembering(answer)
-        self.last = answer
-        return answer
-
-    def _remembering(self, parts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for part in parts:
-            self.last = part
-            yield part
+    Raises:
+        ValueError, TypeError: the format is none, its schema cannot be enforced, or several of them were given.
+    """
+    wanted = _format_grammar(response_format)
+    given = {"response_format": wanted, "grammar": grammar, "tool_choice": tool}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} exclude each other; give one of them")
+    if tool is None:
+        return grammar if wanted is None else wanted
+    return _schema_grammar(f"the parameters of the tool {tool['name']}", tool.get("parameters") or {"type": "object"})
 
 
-class _Rendered(BaseException):
-    """Carries a prompt out of a handler, which must not catch it."""
+def _format_grammar(response_format: object) -> Grammar | None:
+    if response_format is None:
+        return None
+    if not isinstance(response_format, Mapping):
+        raise TypeError(f"response_format must be a dictionary with a type, got {response_format!r}")
+    kind = response_format.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        schema = response_format.get("schema")
+        return _schema_grammar("response_format schema", {"type": "object"} if schema is None else schema)
+    if kind == "json_schema":
+        named = response_format.get("json_schema")
+        if not isinstance(named, Mapping) or named.get("schema") is None:
+            raise ValueError("response_format json_schema must hold json_schema.schema, a JSON schema")
+        return _schema_grammar("response_format schema", named["schema"])
+    raise ValueError(f"response_format must be text, json_object or json_schema, got {kind!r}")
 
 
-class _PromptReader(ChatModel):
-    """Ends a handler at its first prompt."""
-
-    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        raise _Rendered(text.decode("utf-8", "surrogatepass"))
-
-    def create_completion(self, prompt: Any, **options: Any) -> Any:
-        raise _Rendered(prompt if isinstance(prompt, str) else "")
+def _schema_grammar(name: str, schema: Any) -> Grammar:
+    try:
+        return Grammar.from_schema(schema)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
-def with_messages_as_text(handler: Handler, llm: Any) -> Handler:
-    """The handler, for messages in which control tokens are text."""
+class Tools(NamedTuple):
+    """What a chat may call, as requests name it; the older functions and function_call too."""
 
-    def answer(*, llama: ChatModel, messages: list[dict[str, Any]], **options: Any) -> Any:
-        def render(messages: list[dict[str, Any]]) -> str:
-            try:
-                handler(llama=_PromptReader(llm, {}), messages=messages, **(options | {"stream": False}))
-            except _Rendered as rendered:
-                return str(rendered)
-            return ""  # a handler that asks for nothing
+    tools: list[dict[str, Any]] | None
+    tool_choice: Any
+    functions: list[dict[str, Any]] | None
+    function_call: Any
 
-        controls: ControlTokens = llm.control_tokens
-        messages, llama.stand_ins = controls.as_text(messages, render)
-        return handler(llama=llama, messages=messages, **options)
+    def called(self) -> Mapping[str, Any] | None:
+        """The function that must be called, None if none must.
 
-    return answer
+        Raises:
+            ValueError: it is not among the tools.
+        """
+        functions = [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
+        chosen = self.tool_choice if self.function_call is None else {"function": self.function_call}
+        name = chosen["function"].get("name") if _is_choice(chosen) else None
+        if name is None or not (self.tools or self.functions):
+            return None
+        for function in functions:
+            if function["name"] == name:
+                return function
+        raise ValueError(f"tool_choice names {name!r}, which is not among the tools")
+
+    def check_for_own_grammars(self) -> None:
+        """Refuses schemas of which a format that makes grammars itself would lose something.
+
+        Raises:
+            ValueError: the keyword.
+        """
+        functions = [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
+        for function in functions:
+            _check_honoured(function["name"], function.get("parameters"))
+
+
+def _is_choice(chosen: Any) -> bool:
+    return isinstance(chosen, Mapping) and isinstance(chosen.get("function"), Mapping)
+
+
+def _check_honoured(name: str, schema: Any) -> None:
+    for keyword in schema if isinstance(schema, Mapping) else ():
+        if keyword not in _HONOURED:
+            raise ValueError(
+                f"{keyword} in the parameters of {name} cannot be enforced by this chat_format; "
+                "leave chat_format out for the model's own template"
+            )
+    if isinstance(schema, Mapping):
+        _check_honoured(name, schema.get("items"))
+        properties = schema.get("properties")
+        for part in properties.values() if isinstance(properties, Mapping) else ():
+            _check_honoured(name, part)
 
 
 def checked_messages(messages: object) -> list[dict[str, Any]]:
@@ -210,31 +239,8 @@ def checked_messages(messages: object) -> list[dict[str, Any]]:
     return [dict(message) for message in messages]
 
 
-def with_schema(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """OpenAI's json_schema format as llama-cpp-python's json_object with a schema.
-
-    Raises:
-        ValueError, TypeError: it is neither.
-    """
-    if response_format is None:
-        return None
-    if not isinstance(response_format, Mapping):
-        raise TypeError(f"response_format must be a dictionary with a type, got {response_format!r}")
-    kind = response_format.get("type")
-    if kind == "json_schema":
-        schema = (response_format.get("json_schema") or {}).get("schema")
-        if not isinstance(schema, Mapping):
-            raise ValueError("response_format json_schema must hold json_schema.schema, a JSON schema")
-        return {"type": "json_object", "schema": _checked_schema("response_format schema", schema)}
-    if kind not in ("text", "json_object"):
-        raise ValueError(f"response_format must be text, json_object or json_schema, got {kind!r}")
-    if isinstance(schema := response_format.get("schema"), Mapping):
-        _checked_schema("response_format schema", schema)
-    return dict(response_format)
-
-
 def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
-    """Tools or functions as a list of dictionaries, with parameters that a grammar can enforce.
+    """Tools or functions as a list of dictionaries that name a function.
 
     Raises:
         ValueError, TypeError: they are not; the message says which.
@@ -247,29 +253,4 @@ def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError(f"{name}[{i}] must be a dictionary that names a function, got {tool!r}")
-        if isinstance(parameters := function.get("parameters"), Mapping):
-            _checked_schema(f"{name}[{i}]: the schema of its parameters", parameters)
     return [dict(tool) for tool in tools]
-
-
-def _checked_schema(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return grammars.checked_schema(dict(schema))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def stream_chat(parts: Iterator[dict[str, Any]], model: ChatModel) -> Iterator[dict[str, Any]]:
-    """A streamed chat; its last chunk gets the usage and the timings of the completion behind it."""
-    before: dict[str, Any] | None = None
-    for part in parts:
-        if before is not None:
-            yield before
-        # The handlers pass chunks on one by one: the last one is known by its finish reason, not by waiting.
-        if part["choices"] and part["choices"][0]["finish_reason"] is not None:
-            before = part
-        else:
-            before = None
-            yield part
-    if before is not None:
-        yield before | {key: model.last[key] for key in ("usage", "timings") if key in model.last}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import chat
-from .completion import Envelope, stream_completion, whole_completion
+from .chat_answers import answer_chunks, chat_logprobs, whole_answer
+from .chat_handlers import ChatModel, stream_chat, with_messages_as_text
+from .completion import Envelope, Shape, completion_logprobs, stream_completion, whole_completion
 from .speculation import checked_flag, checked_integer
 
 if TYPE_CHECKING:
@@ -26,7 +28,14 @@ class _Generates(Protocol):
     @property
     def stream(self) -> Callable[..., Iterator[Chunk]]: ...
     def detokenize(self, tokens: Sequence[int], special: bool = False) -> str: ...
-    def piece(self, token: int) -> bytes: ...
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+    @property
+    def piece(self) -> Callable[[int, bool], bytes]: ...
+    @property
+    def chat_prompt(self) -> Callable[..., list[int]]: ...
+    @property
+    def _complete(self) -> Callable[..., Iterator[dict[str, Any]]]: ...
 
 
 class CompletionMethods:
@@ -84,20 +93,22 @@ class CompletionMethods:
 
         Raises:
             ValueError, TypeError: an argument is out of range or not supported; nothing was decoded.
-            ContextError, BusyError, ClosedError, DecodeError: as :meth:`MaskProbeLlama.stream` raises them.
+            ContextError, BusyError, ClosedError, DecodeError, SamplingError: as :meth:`MaskProbeLlama.stream` raises
+                them.
         """
         _refuse_callbacks(stopping_criteria=stopping_criteria, logits_processor=logits_processor)
-        if tfs_z != 1.0:
-            raise ValueError(f"tfs_z={tfs_z} is not supported: llama.cpp has no tail-free sampling any more")
         if echo and logprobs is not None:
             raise ValueError("echo with logprobs is not supported: prompt tokens have none; turn one of them off")
         checked_flag("stream", stream)
         checked_flag("echo", echo)
-        limit = None if max_tokens is None else checked_integer("max_tokens", max_tokens, -(2**31), 2**31 - 1)
         ids = self.completion_prompt(prompt, suffix)
-        chunks = self.stream(
+        parts = self._complete(
             ids,
-            max_tokens=limit if limit is not None and limit > 0 else None,
+            completion_logprobs,
+            before="" if not echo else prompt if isinstance(prompt, str) else self.detokenize(ids),
+            model=model,
+            max_tokens=max_tokens,
+            tfs_z=tfs_z,
             stop=stop,
             logprobs=logprobs,
             speculate=speculate,
@@ -117,12 +128,28 @@ class CompletionMethods:
             grammar=grammar,
             seed=seed,
         )
-        before = "" if not echo else prompt if isinstance(prompt, str) else self.detokenize(ids)
-        envelope = Envelope(model if model is not None else str(self.model_path))
-        parts = stream_completion(chunks, envelope, len(ids), before, self.piece)
         return parts if stream else whole_completion(parts)
 
     __call__ = create_completion
+
+    def _complete(
+        self: _Generates,
+        ids: list[int],
+        shape: Shape,
+        *,
+        before: str = "",
+        model: str | None,
+        max_tokens: int | None,
+        tfs_z: float,
+        **options: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """The parts of a completion, checked and begun."""
+        if tfs_z != 1.0:
+            raise ValueError(f"tfs_z={tfs_z} is not supported: llama.cpp has no tail-free sampling any more")
+        limit = None if max_tokens is None else checked_integer("max_tokens", max_tokens, -(2**31), 2**31 - 1)
+        chunks = self.stream(ids, max_tokens=limit if limit is not None and limit > 0 else None, **options)
+        envelope = Envelope(model if model is not None else str(self.model_path))
+        return stream_completion(chunks, envelope, len(ids), before, self.piece, shape)
 
     def create_chat_completion(
         self: _Generates,
@@ -177,47 +204,77 @@ class CompletionMethods:
         Raises:
             ValueError, TypeError: an argument is out of range, or the template refuses the messages.
             ModelError: the model has no chat template and no chat_format was named.
-            ContextError, BusyError, ClosedError, DecodeError: as :meth:`MaskProbeLlama.stream` raises them.
+            ContextError, BusyError, ClosedError, DecodeError, SamplingError: as :meth:`MaskProbeLlama.stream` raises
+                them.
         """
         _refuse_callbacks(logits_processor=logits_processor)
         checked_flag("stream", stream)
-        target = chat.ChatModel(self, {"speculate": speculate, "cache_prompt": cache_prompt})
-        handler = self.chat_formats.handler()
-        if not checked_flag("parse_special", parse_special):
-            handler = chat.with_messages_as_text(handler, self)
-        answer = handler(
-            llama=target,
-            messages=chat.checked_messages(messages),
-            functions=chat.checked_tools(functions, "functions"),
-            function_call=function_call,
-            tools=chat.checked_tools(tools, "tools"),
-            tool_choice=tool_choice,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            typical_p=typical_p,
-            stream=stream,
-            stop=[stop] if isinstance(stop, str) else list(stop or ()),
-            seed=seed,
-            response_format=chat.with_schema(response_format),
-            max_tokens=max_tokens,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            repeat_penalty=repeat_penalty,
-            tfs_z=tfs_z,
-            mirostat_mode=mirostat_mode,
-            mirostat_tau=mirostat_tau,
-            mirostat_eta=mirostat_eta,
-            model=model,
-            grammar=grammar,
-            logit_bias=logit_bias,
-            logprobs=logprobs,
-            top_logprobs=0 if logprobs and top_logprobs is None else top_logprobs,
+        asked = chat.checked_messages(messages)
+        tools_of_chat = chat.Tools(
+            chat.checked_tools(tools, "tools"), tool_choice, chat.checked_tools(functions, "functions"), function_call
         )
-        if stream:
-            return chat.stream_chat(answer, target)
-        return answer | {"timings": target.last["timings"]}
+        options: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "typical_p": typical_p,
+            "stop": _listed(stop),
+            "seed": seed,
+            "max_tokens": max_tokens,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "repeat_penalty": repeat_penalty,
+            "tfs_z": tfs_z,
+            "mirostat_mode": mirostat_mode,
+            "mirostat_tau": mirostat_tau,
+            "mirostat_eta": mirostat_eta,
+            "model": model,
+            "logit_bias": logit_bias,
+        }
+        ours = {"speculate": speculate, "cache_prompt": cache_prompt}
+        handler = self.chat_formats.handler()
+        if handler is not None:
+            tools_of_chat.check_for_own_grammars()
+            target = ChatModel(self, ours)
+            if not checked_flag("parse_special", parse_special):
+                handler = with_messages_as_text(handler, self)
+            options |= tools_of_chat._asdict() | {
+                "stream": stream,
+                "grammar": chat.answer_grammar(response_format, grammar, None),
+                "logprobs": logprobs,
+                "top_logprobs": _n_top(logprobs, top_logprobs),
+            }
+            answer = handler(llama=target, messages=asked, **options)
+            return stream_chat(answer, target) if stream else answer | {"timings": target.last["timings"]}
+
+        tool = tools_of_chat.called()
+        options |= ours | {
+            "grammar": chat.answer_grammar(response_format, grammar, tool),
+            "logprobs": _n_top(logprobs, top_logprobs),
+        }
+        arguments = tools_of_chat._asdict()
+        formatted = chat.Formatted("", [])
+
+        def render(messages: chat.Messages) -> str:
+            nonlocal formatted
+            formatted = self.chat_formats.format(messages, **arguments)
+            return formatted.text
+
+        prompt = self.chat_prompt(asked, render, parse_special=parse_special)
+        options["stop"] += formatted.stop
+        completion = self._complete(prompt, chat_logprobs, **options)
+        name = tool["name"] if tool is not None else None
+        return answer_chunks(completion, name) if stream else whole_answer(whole_completion(completion), name)
+
+
+def _listed(stop: str | Sequence[str] | None) -> list[str]:
+    """An empty stop string is none."""
+    return [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text != ""]
+
+
+def _n_top(logprobs: bool | None, top_logprobs: int | None) -> int | None:
+    return (top_logprobs or 0) if logprobs else None
 
 
 def _refuse_callbacks(**callbacks: object) -> None:

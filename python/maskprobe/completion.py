@@ -13,9 +13,48 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .results import Chunk, TokenLogprobs
+from .results import Chunk
 
-Piece = Callable[[int], bytes]  # the bytes of one token
+Piece = Callable[[int, bool], bytes]  # the bytes of one token; control tokens have some only if the flag says so
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token of the text with its log-probability, and what ranks highest in its place."""
+
+    offset: int  # of the token in the text, in characters
+    piece: bytes
+    logprob: float
+    top: list[tuple[bytes, float]]
+
+
+Shape = Callable[[list[Scored]], dict[str, Any]]  # how an API says log-probabilities
+
+
+def completion_logprobs(tokens: list[Scored]) -> dict[str, Any]:
+    """Log-probabilities as OpenAI's completions have them, which name tokens by their text."""
+    return {
+        "tokens": [text_of(token.piece) for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [_by_text([*token.top, (token.piece, token.logprob)]) for token in tokens],
+    }
+
+
+def _by_text(ranked: list[tuple[bytes, float]]) -> dict[str, float]:
+    """Of tokens that have the same text the likeliest."""
+    texts: dict[str, float] = {}
+    for piece, logprob in ranked:
+        texts.setdefault(text_of(piece), logprob)
+    return texts
+
+
+def text_of(piece: bytes) -> str:
+    """The text of a token; one that ends within a character is named by its bytes, as OpenAI does."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 @dataclass
@@ -38,7 +77,12 @@ class Envelope:
 
 
 def stream_completion(
-    chunks: Iterator[Chunk], envelope: Envelope, n_prompt: int, before: str, piece: Piece
+    chunks: Iterator[Chunk],
+    envelope: Envelope,
+    n_prompt: int,
+    before: str,
+    piece: Piece,
+    shape: Shape = completion_logprobs,
 ) -> Iterator[dict[str, Any]]:
     """One dictionary per piece of text; the last has the finish reason, the usage and the timings.
 
@@ -47,10 +91,11 @@ def stream_completion(
         n_prompt: tokens of the prompt.
         before: text in front of the completion: the prompt, where it is echoed.
         piece: names tokens in logprobs.
+        shape: of logprobs.
     """
     if before:
         yield envelope.wrap(before, None, None)
-    logprobs = _Logprobs(before, piece)
+    logprobs = _Logprobs(before, piece, shape)
     n_completion = 0
     for chunk in chunks:
         n_completion += len(chunk.tokens)
@@ -75,45 +120,46 @@ def whole_completion(parts: Iterator[dict[str, Any]]) -> dict[str, Any]:
         choice = part["choices"][0]
         texts.append(choice["text"])
         if choice["logprobs"] is not None:
-            logprobs = logprobs if logprobs is not None else {key: [] for key in choice["logprobs"]}
-            for key, values in choice["logprobs"].items():
-                logprobs[key] += values
+            logprobs = joined_logprobs(logprobs, choice["logprobs"])
     choice |= {"text": "".join(texts), "logprobs": logprobs}
     return part
+
+
+def joined_logprobs(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
+    """The log-probabilities of two pieces of text, one behind the other."""
+    if first is None:
+        return second
+    return {key: [*first[key], *values] if isinstance(values, list) else values for key, values in second.items()}
 
 
 class _Logprobs:
     """Holds the log-probabilities of tokens back until all their text is out, so that none leaks past a stop.
 
-    Counts in bytes: tokens may end in the middle of a character.
+    Counts in characters as the text does: tokens may end in the middle of one, or be none at all.
     """
 
-    def __init__(self, before: str, piece: Piece) -> None:
+    def __init__(self, before: str, piece: Piece, shape: Shape) -> None:
         self._piece = piece
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self._offset = len(before)  # of the next token in the text, in characters
-        self._n_ahead = 0  # bytes of text that are out and belong to no token yet
-        self._waiting: deque[tuple[int, int, TokenLogprobs]] = deque()  # offset, token, figures
+        self._shape = shape
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = len(before)  # of the next token in the text
+        self._n_out = len(before)  # characters
+        self._waiting: deque[tuple[int, Scored]] = deque()  # behind the characters that a token has a part in
 
     def add(self, chunk: Chunk) -> None:
         for token in chunk.tokens if chunk.logprobs else ():
             assert chunk.logprobs is not None
-            self._waiting.append((self._offset, token, chunk.logprobs))
-            self._offset += len(self._characters.decode(self._piece(token)))
-        self._n_ahead += len(chunk.text.encode())
+            piece = self._piece(token, False)
+            top = [(self._piece(other, True), logprob) for other, logprob in chunk.logprobs.top if other >= 0]
+            scored = Scored(self._offset, self._piece(token, True), chunk.logprobs.logprob, top)
+            self._offset += len(self._decoder.decode(piece))
+            half, _ = self._decoder.getstate()
+            self._waiting.append((self._offset + bool(half), scored))
+        self._n_out += len(chunk.text)
 
     def take(self) -> dict[str, Any] | None:
         """Figures of the tokens whose text has come out; None if there are none."""
-        taken: dict[str, list[Any]] = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
-        while self._waiting and (n := len(self._piece(self._waiting[0][1]))) <= self._n_ahead:
-            self._n_ahead -= n
-            offset, token, figures = self._waiting.popleft()
-            taken["tokens"].append(self._text(token))
-            taken["text_offset"].append(offset)
-            taken["token_logprobs"].append(figures.logprob)
-            ranked = {self._text(other): logprob for other, logprob in figures.top if other >= 0}
-            taken["top_logprobs"].append(ranked | {self._text(token): figures.logprob})
-        return taken if taken["tokens"] else None
-
-    def _text(self, token: int) -> str:
-        return self._piece(token).decode("utf-8", "replace")
+        taken: list[Scored] = []
+        while self._waiting and self._waiting[0][0] <= self._n_out:
+            taken.append(self._waiting.popleft()[1])
+        return self._shape(taken) if taken else None

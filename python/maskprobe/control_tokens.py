@@ -72,6 +72,8 @@ class ControlTokens:
     def tokenize(self, prompt: str, characters: dict[int, str], *, add_bos: bool) -> list[int]:
         """The tokens of a rendered prompt, in which stand-ins become characters of plain text."""
         ids = self._vocab.tokenize(b"", add_bos, False)
+        if add_bos:
+            prompt = self._vocab.without_bos(prompt.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
         for piece in self._split(prompt):
             if isinstance(piece, _Control):
                 ids.append(piece.token)

@@ -35,6 +35,10 @@ class DecodeError(MaskProbeError):
     """llama.cpp failed inside a pass. The model object stays usable."""
 
 
+class SamplingError(MaskProbeError):
+    """Nothing is left to sample: a grammar, biases or both rule every token out. The model object stays usable."""
+
+
 class BusyError(MaskProbeError):
     """The model object is already generating, in this thread or in another."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from . import costs
 from .binding import ffi
 from .engine import Engine
+from .errors import SamplingError
 from .results import Chunk, Counter, FinishReason, TokenLogprobs
 from .sampling import Chain
 from .speculation import Speculation
@@ -38,7 +39,19 @@ class Request:
 
 
 def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
-    """The prompt loop. Time that the consumer spends between two chunks is not counted."""
+    """The prompt loop. Time that the consumer spends between two chunks is not counted.
+
+    Raises:
+        SamplingError: the grammar or the biases leave no token.
+        DecodeError: llama.cpp failed.
+    """
+    try:
+        yield from _run(engine, request)
+    except SamplingError as error:
+        raise SamplingError(f"no token is left to choose from: {request.chain.why_nothing()}") from error
+
+
+def _run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
     prompt, speculation, n_top = request.prompt, request.speculation, request.n_top
     with closing(request.chain) as chain:
         counter = Counter()

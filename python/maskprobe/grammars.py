@@ -1,79 +1,139 @@
-"""How much a grammar or a JSON schema may ask for.
+"""What an answer must look like: GBNF grammars and JSON schemas as a sampler of llama.cpp's chain, by llguidance.
 
-llama-cpp-python writes every repetition of a schema out, as groups within groups, and llama.cpp reads groups by
-recursion: without a limit one request could take the memory or the stack of the process.
+Knows llguidance and its limits; leaves GBNF to gbnf.py, schemas to schemas.py, and the other samplers to sampling.py.
+llama.cpp's own grammar sampler is not used: it ends the process on a token that it does not allow, and some short
+grammars take it hours and gigabytes. Here every step has a limit.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import ctypes
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
-MAX_GRAMMAR = 65536  # characters
-MAX_GROUPS = 1000  # in a grammar that somebody wrote
-MAX_DEPTH = 2000  # of groups within groups, in any grammar
-MAX_REPEATS = 1000  # of one thing
-MAX_ALL_REPEATS = 20_000  # in a schema
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-# Where a parenthesis is a character: strings, character classes, comments.
-_NO_GROUPS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
-_REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
+from . import gbnf
+from .binding import llama_cpp
+from .schemas import Schema, grammar_of_schema
+from .vocabulary import Vocabulary
 
-
-def checked_grammar(grammar: str) -> str:
-    """The grammar.
-
-    Raises:
-        ValueError: it is too large.
-    """
-    if len(grammar) > MAX_GRAMMAR:
-        raise ValueError(f"has {len(grammar)} characters, but {MAX_GRAMMAR} are the most")
-    if grammar.count("(") > MAX_GROUPS:
-        raise ValueError(f"has more than {MAX_GROUPS} groups; use rules instead")
-    return grammar
+# So that a token takes 0.2 s at most; what people write takes 1 ms.
+_LIMITS = LLParserLimits(max_items_in_row=2000, step_max_items=500_000, step_lexer_fuel=500_000)
+# Any token that goes on is allowed, not only the one into which llama.cpp would split forced text.
+_HEADER = '%llguidance {"no_forcing": true}\n'
 
 
-def checked_depth(grammar: str) -> str:
-    """The grammar.
+@dataclass(frozen=True)
+class Grammar:
+    """A language that answers must be in."""
 
-    Raises:
-        ValueError: its groups are nested so deeply that reading them would take the process down.
-    """
-    depth = 0
-    for mark in re.findall(r"[()]", _NO_GROUPS.sub("", grammar)):
-        depth += 1 if mark == "(" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"has groups that are nested more than {MAX_DEPTH} deep; use rules instead")
-    return grammar
+    source: str  # GBNF, or a grammar of llguidance's
+    is_gbnf: bool
+
+    @staticmethod
+    def from_gbnf(text: str) -> Grammar:
+        """By GBNF with a rule named root. It is read when it is compiled, as it may name tokens."""
+        return Grammar(text, True)
+
+    @staticmethod
+    def from_schema(schema: Schema) -> Grammar:
+        """JSON that follows a schema.
+
+        Raises:
+            ValueError, TypeError: it is no schema, or something in it cannot be enforced; the message names it.
+        """
+        return Grammar(grammar_of_schema(schema), False)
+
+    def compile(self, vocab: Vocabulary) -> GrammarSampler:
+        """The grammar as a sampler over a vocabulary.
+
+        Raises:
+            ValueError: it cannot be read, allows nothing, or asks for too much.
+        """
+        return GrammarSampler(self.matcher(vocab), vocab.n_tokens)
+
+    def matcher(self, vocab: Vocabulary) -> LLMatcher:
+        """What tells the tokens of a vocabulary that are allowed next, and raises what :meth:`compile` raises."""
+        text = gbnf.to_lark(self.source, vocab.single_token) if self.is_gbnf else self.source
+        matcher = LLMatcher(tokenizer_of(vocab), _HEADER + text, log_level=0, limits=_LIMITS)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # the first one, so that what is too much is said before anything is decoded
+        if matcher.is_error():
+            raise ValueError(_first_line(matcher.get_error()))
+        return matcher
 
 
-def checked_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema.
+class GrammarSampler:
+    """A llama_sampler that lets through what a grammar allows. Keep it as long as the chain that has taken it over."""
 
-    Raises:
-        ValueError: it has too many repetitions.
-    """
-    total = 0
-    for name, count in _repeats(schema):
-        total += count
-        if count > MAX_REPEATS:
-            raise ValueError(f"{name} is above {MAX_REPEATS}, the most that can be enforced; leave it out")
-    if total > MAX_ALL_REPEATS:
-        raise ValueError(f"has more than {MAX_ALL_REPEATS} repetitions in all; leave some limits out")
-    return schema
+    def __init__(self, matcher: LLMatcher, n_tokens: int) -> None:
+        self._matcher = matcher
+        self._interface = _interface(matcher, n_tokens)
+        self.handle = llama_cpp.llama_sampler_init(ctypes.byref(self._interface), None)
+
+    def why_nothing(self) -> str:
+        """Why it let nothing through."""
+        if self._matcher.is_error():
+            return f"the grammar cannot go on: {_first_line(self._matcher.get_error())}"
+        if self._matcher.is_accepting():
+            return "the grammar is complete, but no token that ends the text is left"
+        return "the grammar allows no token that is left"
 
 
-def _repeats(schema: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """All repetitions in a schema and in what it holds."""
-    rest: list[Any] = [schema]
-    while rest:
-        node = rest.pop()
-        if isinstance(node, list):
-            rest += node
-        elif isinstance(node, dict):
-            rest += node.values()
-            yield from ((key, node[key]) for key in _REPEATS if type(node.get(key)) is int)
-            if isinstance(pattern := node.get("pattern"), str):
-                for numbers in re.findall(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}", pattern):
-                    yield from (("a repetition in pattern", int(number[:9])) for number in numbers if number)
+def _interface(matcher: LLMatcher, n_tokens: int) -> Any:
+    """The functions of the sampler. llama.cpp has no way for exceptions: an error stays in the matcher."""
+
+    def accept(_: Any, token: int) -> None:
+        matcher.consume_token(token)
+
+    def apply(_: Any, candidates: Any) -> None:
+        array = candidates.contents
+        data = np.ctypeslib.as_array(ctypes.cast(array.data, ctypes.POINTER(_TokenData)), (array.size,))
+        allowed = np.zeros(n_tokens, bool)
+        if not matcher.is_error():
+            bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+            allowed = np.unpackbits(bits, count=n_tokens, bitorder="little").view(bool)
+        data["logit"][~allowed[data["id"]]] = -np.inf
+
+    return llama_cpp.llama_sampler_i(
+        accept=llama_cpp.llama_sampler_i_accept(accept),
+        apply=llama_cpp.llama_sampler_i_apply(apply),
+    )
+
+
+class _TokenData(ctypes.Structure):
+    """llama_token_data, with types that numpy reads."""
+
+    _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
+
+
+class _Tokens:
+    """A vocabulary as llguidance's TokenizerWrapper wants it. Control tokens are no text."""
+
+    def __init__(self, vocab: Vocabulary) -> None:
+        self._vocab = weakref.ref(vocab)
+        self.tokens = [vocab.piece(token) or vocab.piece(token, special=True) for token in range(vocab.n_tokens)]
+        self.special_token_ids = [token for token, text in enumerate(self.tokens) if text and not vocab.piece(token)]
+        self.bos_token_id = vocab.bos if vocab.bos >= 0 else None
+        self.eos_token_id = vocab.eos if vocab.eos >= 0 else None
+
+    def __call__(self, text: bytes) -> list[int]:
+        vocab = self._vocab()
+        return vocab.tokenize(text, False, False) if vocab is not None else []
+
+
+_tokenizers: weakref.WeakKeyDictionary[Vocabulary, LLTokenizer] = weakref.WeakKeyDictionary()
+
+
+def tokenizer_of(vocab: Vocabulary) -> LLTokenizer:
+    """The vocabulary as llguidance knows it; made once, in a quarter of a second for 49,000 tokens."""
+    if vocab not in _tokenizers:
+        _tokenizers[vocab] = LLTokenizer(TokenizerWrapper(_Tokens(vocab)), eos_token=vocab.ends())
+    return _tokenizers[vocab]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().split("\n")[0]

@@ -20,7 +20,8 @@ from . import cpu_kernels as kernels_of_process
 from . import generation, state, tuned
 from .adapters import ControlVector, Lora
 from .binding import llama_cpp
-from .chat import ChatFormats, Handler
+from .chat import ChatFormats
+from .chat_handlers import Handler
 from .compat import CompletionMethods
 from .control_tokens import ControlTokens
 from .engine import Engine
@@ -339,7 +340,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         Args:
             prompt: text (special tokens are parsed, BOS is added as the model asks) or token ids.
             max_tokens: at most so many tokens; None = until the context is full.
-            stop: text that ends the generation and is not part of it.
+            stop: text that ends the generation and is not part of it; empty text is none.
             logprobs: report the model's own log-probability of every token, and those of so many that it ranks
                 highest.
             speculate: None = the object's speculation, or plain decoding where the model cannot be probed;
@@ -355,6 +356,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             UnsupportedModelError: ``speculate=True`` or a Speculation on a model that cannot be probed.
             BusyError, ClosedError: the object is in use or closed.
             DecodeError: llama.cpp failed; the object stays usable.
+            SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
         """
         model = self.engine.model
         if sampling.get("seed") is None:
@@ -397,9 +399,9 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
 
 def _checked_stops(stop: object) -> list[str]:
     stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, Sequence) or not all(isinstance(s, str) and s for s in stops):
-        raise ValueError(f"stop must hold non-empty strings, got {stop!r}")
-    return list(stops)
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
+        raise ValueError(f"stop must hold strings, got {stop!r}")
+    return [s for s in stops if s]
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
-from . import grammars
 from .binding import llama_cpp
-from .logs import captured_log
+from .grammars import Grammar, GrammarSampler
 from .speculation import checked_integer, checked_number
 from .vocabulary import Vocabulary
 
+_GREEDY = 1e-5  # temperatures below it choose the largest logit; dividing by them would overflow
 _MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
 
 
@@ -27,12 +27,19 @@ class Chain:
 
     def __init__(self) -> None:
         self.handle: Any = None
+        self.grammar: GrammarSampler | None = None  # that is among them
 
     def add(self, sampler: Any) -> None:
         """Takes a sampler over as the last one."""
         if self.handle is None:
             self.handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
+
+    def why_nothing(self) -> str:
+        """Why it left no token to choose from."""
+        if self.grammar is not None:
+            return self.grammar.why_nothing()
+        return "logit_bias rules every token out, or the model's logits are no numbers"
 
     def close(self) -> None:
         if self.handle is not None:
@@ -58,20 +65,20 @@ class SamplingOptions(TypedDict, total=False):
     mirostat_tau: float
     mirostat_eta: float
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
-    grammar: str | Any | None
+    grammar: str | Grammar | Any | None
     seed: int | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampling:
-    """Validated sampling parameters; ``temperature=0`` is greedy. Names and defaults as in llama-cpp-python.
+    """Validated sampling parameters, with llama-cpp-python's names and defaults; a temperature below 1e-5 is greedy.
 
     Args:
         temperature, top_k, top_p, min_p, typical_p: the usual ones.
         repeat_penalty, frequency_penalty, presence_penalty: over the last penalty_last_n generated tokens.
         mirostat_mode, mirostat_tau, mirostat_eta: 1 or 2 = Mirostat in place of top-k to temperature, 0 = off.
         logit_bias: added to the logits of token ids.
-        grammar: GBNF text, or a llama_cpp.LlamaGrammar, that the output follows.
+        grammar: GBNF text, a llama_cpp.LlamaGrammar or a :class:`~maskprobe.grammars.Grammar` that the output follows.
         seed: of the draws.
 
     Raises:
@@ -91,7 +98,7 @@ class Sampling:
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = None
-    grammar: str | Any | None = None
+    grammar: str | Grammar | Any | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -123,13 +130,18 @@ class Sampling:
             if not 0 <= int(token) < vocab.n_tokens:
                 raise ValueError(f"logit_bias names token {token}, but the vocabulary has {vocab.n_tokens} tokens")
         chain = Chain()
-        for sampler in self._samplers(vocab):
+        if isinstance(self.grammar, Grammar):
+            try:
+                chain.grammar = self.grammar.compile(vocab)
+            except ValueError as error:
+                raise ValueError(f"the grammar cannot be used: {error}") from error
+        for sampler in self._samplers(vocab, chain.grammar):
             chain.add(sampler)
         return chain
 
-    def _samplers(self, vocab: Vocabulary) -> Iterator[Any]:
-        greedy = self.temperature == 0.0
-        if greedy and self.logit_bias is None and self.grammar is None and not self._penalizes():
+    def _samplers(self, vocab: Vocabulary, grammar: GrammarSampler | None) -> Iterator[Any]:
+        greedy = self.temperature < _GREEDY
+        if greedy and self.logit_bias is None and grammar is None and not self._penalizes():
             return
         if self.logit_bias:
             biases = [llama_cpp.llama_logit_bias(int(token), bias) for token, bias in self.logit_bias.items()]
@@ -138,8 +150,8 @@ class Sampling:
         if self._penalizes():
             penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
             yield llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, self.penalty_last_n, *penalties)
-        if self.grammar is not None:
-            yield self._grammar_sampler(vocab)
+        if grammar is not None:
+            yield grammar.handle
         if greedy:
             yield llama_cpp.llama_sampler_init_greedy()
         elif self.mirostat_mode == 1:
@@ -160,14 +172,6 @@ class Sampling:
         neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
         return not neutral and self.penalty_last_n > 0
 
-    def _grammar_sampler(self, vocab: Vocabulary) -> Any:
-        with captured_log(False) as errors:
-            sampler = llama_cpp.llama_sampler_init_grammar(vocab.handle, str(self.grammar).encode(), b"root")
-        if not sampler:
-            why = "; ".join(line for line in errors if line) or "llama.cpp gives no reason"
-            raise ValueError(f"the grammar cannot be used: {why}; it must be GBNF with a rule named root")
-        return sampler
-
 
 def _checked_bias(bias: object) -> dict[int, float] | None:
     if bias is None:
@@ -185,15 +189,10 @@ def _checked_bias(bias: object) -> dict[int, float] | None:
     return checked
 
 
-def _checked_grammar(grammar: object) -> str | None:
-    if grammar is None:
-        return None
+def _checked_grammar(grammar: object) -> Grammar | None:
+    if grammar is None or isinstance(grammar, Grammar):
+        return grammar
     text = grammar if isinstance(grammar, str) else getattr(grammar, "_grammar", None)
     if not isinstance(text, str):
         raise TypeError(f"grammar must be GBNF text or a llama_cpp.LlamaGrammar, got {type(grammar).__name__}")
-    if not text.strip() or "\0" in text:
-        raise ValueError("the grammar is empty or holds a NUL; give GBNF with a rule named root")
-    try:
-        return grammars.checked_depth(text)
-    except ValueError as error:
-        raise ValueError(f"the grammar {error}") from error
+    return Grammar.from_gbnf(text)

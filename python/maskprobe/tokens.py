@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .chat import ChatFormats, checked_messages
@@ -36,12 +36,17 @@ class TokenMethods(Lifetime):
         """The token id of EOS, -1 = the model has none."""
         return self.engine.model.vocab.eos
 
-    def piece(self, token: int) -> bytes:
-        """The bytes of one token, maybe half a character; control tokens have none."""
-        return self.engine.model.vocab.piece(token)
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes of one token, maybe half a character; control tokens have none unless special."""
+        return self.engine.model.vocab.piece(token, special)
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = True) -> list[int]:
-        """Token ids of a text. add_bos: add BOS and the like where the model asks; special: parse special tokens."""
+        """Token ids of a text.
+
+        Args:
+            add_bos: add BOS and the like where the model asks, unless the text begins with it.
+            special: parse special tokens.
+        """
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return self.engine.model.vocab.tokenize(data, add_bos, special)
 
@@ -64,16 +69,19 @@ class TokenMethods(Lifetime):
             ModelError: the model carries no chat template.
             ValueError: the template refuses the messages.
         """
-        vocab = self.engine.model.vocab
-        bos = vocab.special_text(vocab.bos)
-        asked = AsText(checked_messages(messages), {})
+        return self.chat_prompt(checked_messages(messages), self.chat_formats.render, parse_special=parse_special)
+
+    def chat_prompt(
+        self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], *, parse_special: bool
+    ) -> list[int]:
+        """The token ids of the text that render makes of messages."""
+        asked = AsText(messages, {})
         if not checked_flag("parse_special", parse_special):
-            asked = self.control_tokens.as_text(asked.messages, self.chat_formats.render)
-        text = self.chat_formats.render(asked.messages)
-        add_bos = not (bos and text.startswith(bos))
+            asked = self.control_tokens.as_text(messages, render)
+        text = render(asked.messages)
         if asked.characters:
-            return self.control_tokens.tokenize(text, asked.characters, add_bos=add_bos)
-        return self.tokenize(text, add_bos)
+            return self.control_tokens.tokenize(text, asked.characters, add_bos=True)
+        return self.tokenize(text)
 
     def completion_prompt(self, prompt: Prompt, suffix: str | None = None) -> list[int]:
         """The token ids that a completion of the prompt, in front of a suffix, starts from.
@@ -82,7 +90,7 @@ class TokenMethods(Lifetime):
             ValueError: the model has no fill-in-the-middle tokens, or no BOS to start an empty prompt with.
         """
         model = self.engine.model
-        if suffix is not None:
+        if suffix is not None and suffix != "":
             infill = model.vocab.infill()
             if infill is None:
                 raise ValueError(f"suffix needs fill-in-the-middle tokens, which {model.path.name} has not")

@@ -18,6 +18,7 @@ class Vocabulary:
         self.n_tokens = int(llama_cpp.llama_vocab_n_tokens(handle))
         self.bos = int(llama_cpp.llama_vocab_bos(handle))  # -1 = there is none; so is eos
         self.eos = int(llama_cpp.llama_vocab_eos(handle))
+        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(handle))
         self._buffer = ctypes.create_string_buffer(64)
         self._pieces: dict[tuple[int, bool], bytes] = {}  # that were asked for: text is read token by token
 
@@ -27,7 +28,24 @@ class Vocabulary:
         before, behind, middle = (int(getattr(llama_cpp, name)(self.handle)) for name in names)
         return (before, behind, middle) if min(before, behind, middle) >= 0 else None
 
+    def ends(self) -> list[int]:
+        """The tokens that end a generation."""
+        return [token for token in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.handle, token)]
+
+    def single_token(self, text: str) -> int | None:
+        """The token that a text is, special ones too; None if it is not one."""
+        tokens = self.tokenize(text.encode(), False, True)
+        return tokens[0] if len(tokens) == 1 else None
+
+    def without_bos(self, text: bytes) -> bytes:
+        """A text whose special tokens are parsed, without the BOS at its start where one is added anyway."""
+        bos = self.piece(self.bos, special=True) if self.adds_bos and self.bos >= 0 else b""
+        return text.removeprefix(bos)
+
     def tokenize(self, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids. add_special: BOS and the like where the model asks, once; parse_special: special tokens."""
+        if add_special and parse_special:
+            text = self.without_bos(text)
         capacity = len(text) + 8
         while True:
             buffer = (llama_cpp.llama_token * capacity)()

@@ -21,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 
-from ..grammars import checked_grammar, checked_schema
 from ..llama import MAX_TOP_LOGPROBS
 
 _INT = 2**31 - 1
@@ -39,6 +38,12 @@ def _listed(value: object) -> object:
 def _only_one(value: int) -> int:
     if value != 1:
         raise ValueError(f"must be 1, one answer per request; got {value}")
+    return value
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be at least 1, or -1 for no limit; got 0")
     return value
 
 
@@ -65,13 +70,13 @@ def _one_prompt(prompt: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Limit = Annotated[int, Field(ge=-1, le=_INT), AfterValidator(_not_zero)]
 One = Annotated[int, AfterValidator(_only_one)]
-Grammar = Annotated[Text, AfterValidator(checked_grammar)]
-Stops = Annotated[list[Text], BeforeValidator(_listed), Field(max_length=64)]
+Stops = Annotated[list[str], BeforeValidator(_listed), Field(max_length=64)]
 Seed = Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)] | None, BeforeValidator(_random_if_negative)]
 Content = Annotated[str | None, BeforeValidator(_joined)]
 Prompt = Annotated[str | list[int], BeforeValidator(_one_prompt)]
-Schema = Annotated[dict[str, Any], AfterValidator(checked_schema)]
+Schema = dict[str, Any] | bool
 
 
 class Strict(BaseModel):
@@ -93,7 +98,7 @@ class Request(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: One | None = None
-    max_tokens: Annotated[int, Field(ge=-1, le=_INT)] | None = None
+    max_tokens: Limit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=_INT)] | None = None
@@ -108,7 +113,7 @@ class Request(Strict):
     stop: Stops | None = None
     seed: Seed = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    grammar: Grammar | None = None
+    grammar: str | None = None
     cache_prompt: bool | None = None
     speculate: bool | None = None
 
@@ -197,7 +202,7 @@ class ChatRequest(Request):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     parse_special: bool | None = None
-    max_completion_tokens: Annotated[int, Field(ge=-1, le=_INT)] | None = None
+    max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
