@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -115,3 +116,51 @@ def test_text_comes_as_it_is_made_and_a_closed_pipe_ends_it_quietly(model: str) 
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == BROKEN_PIPE
+
+
+def run(*args: str, stdin: bytes = b"", stdout: Any = subprocess.PIPE, close: str = "") -> tuple[int, bytes, str]:
+    """The exit code, the output and what was said beside it; close: closes these streams of the process."""
+    command = [sys.executable, "-m", "maskprobe.cli", *args]
+    if close:
+        command = ["sh", "-c", f'"$@" {close}', "sh", *command]
+    env = os.environ | {"NO_COLOR": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=60, env=env)
+    return done.returncode, done.stdout or b"", done.stderr.decode()
+
+
+def test_texts_of_other_systems_are_the_same(model: str) -> None:
+    """A mark at the beginning and other ends of lines are no part of a text."""
+    options = ("generate", "-m", model, *FAST, "--max-tokens", "6", "--raw", "--json")
+    texts = (b"One,\ntwo,\n", b"\xef\xbb\xbfOne,\r\ntwo,\r\n")
+    answers = [json.loads(run(*options, stdin=text)[1]) for text in texts]
+    assert answers[0]["text"] == answers[1]["text"]
+    assert answers[0]["stats"]["prompt_n"] == answers[1]["stats"]["prompt_n"]
+
+
+@pytest.mark.parametrize("arguments", [("generate", "Hi", "--max-tokens", "3"), ("info",), ("models",)], ids=str)
+def test_output_that_takes_nothing_is_one_line(arguments: tuple[str, ...], model: str) -> None:
+    named = ("-m", model, *FAST) if arguments[0] == "generate" else (model,) if arguments[0] == "info" else ()
+    with Path("/dev/full").open("wb") as full:
+        code, _, errors = run(*arguments, *named, stdout=full)
+    assert (code, errors.splitlines()[-1]) == (1, "maskprobe: No space left on device")
+    assert "Traceback" not in errors
+    for close in (">&-", "2>&-", "<&-"):
+        code, _, errors = run(*arguments, *named, close=close)
+        assert (code, "Traceback" in errors) == (0, False), (close, errors)
+
+
+def test_a_path_that_is_no_text(model: str, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.gguf")
+    os.symlink(model, path)
+    code, output, errors = run("generate", "Hi", "-m", path, *FAST, "--max-tokens", "3", "--json")
+    assert (code, json.loads(output)["model"]) == (0, "a\udcff.gguf"), errors
+    code, output, errors = run("info", path)
+    assert (code, b"a?.gguf" in output) == (0, True), errors
+    code, _, errors = run("generate", "Hi", "-m", path + "-not")
+    assert (code, errors.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("temperature", ["1e-45", "1e-39", "1e-30", "1e-6"])
+def test_the_least_temperatures_are_greedy(temperature: str, model: str) -> None:
+    options = ("1 2 3 4", "-m", model, *FAST[:-1], temperature, "--max-tokens", "8", "--raw")
+    assert generate(*options)[0] == generate("1 2 3 4", "-m", model, *FAST, "--max-tokens", "8", "--raw")[0]

@@ -361,7 +361,7 @@ REFUSED_CHATS = [
             "tool_choice": {"type": "function", "function": {"name": "f"}},
         },
         ValueError,
-        "tool f: .*uniqueItems",
+        "tools: the parameters of f: .*uniqueItems",
     ),
     (
         QUESTION,

@@ -245,3 +245,28 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         load(tiny_path("llama"), **options)
+
+
+SMALL: list[dict[str, int]] = [*({"n_ctx": n} for n in (1, 2, 31, 32, 63, 64)), {"n_batch": 2}, {"n_ubatch": 2}]
+ONE_ROW: list[dict[str, int]] = [{"n_batch": 1}, {"n_ubatch": 1}, {"n_ctx": 1, "n_batch": 1, "n_ubatch": 1}]
+
+
+@pytest.mark.parametrize("options", SMALL, ids=str)
+def test_small_settings_work(options: dict[str, int], tiny_path: Callable[[str], Path]) -> None:
+    with MaskProbeLlama(tiny_path("llama"), **{"n_ctx": 256, "n_threads": 1, **options}) as llm:
+        assert llm.n_ctx() == 256  # llama.cpp's step
+        drafted = llm.generate(PROMPT, max_tokens=12, temperature=0.0)
+        plain = llm.generate(PROMPT, max_tokens=12, temperature=0.0, speculate=False, cache_prompt=False)
+        assert drafted.tokens == plain.tokens
+
+
+@pytest.mark.parametrize("options", ONE_ROW, ids=str)
+def test_passes_of_one_row_have_no_drafts(options: dict[str, int], tiny_path: Callable[[str], Path]) -> None:
+    path = tiny_path("llama")
+    with (
+        pytest.warns(RuntimeWarning, match="n_batch or n_ubatch of 1 a pass has no room for drafts"),
+        MaskProbeLlama(path, **{"n_ctx": 256, "n_threads": 1, **options}) as llm,
+    ):
+        tokens = llm.generate(PROMPT[:3], max_tokens=6, temperature=0.0).tokens
+    with load(path) as llm:
+        assert tokens == llm.generate(PROMPT[:3], max_tokens=6, temperature=0.0, speculate=False).tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Lora:
         if fault is not None:
             raise ModelError(f"the LoRA adapter {self.path} cannot be used: {fault}")
         # Freed with the model.
-        adapter = llama_cpp.llama_adapter_lora_init(model.model, str(self.path).encode())
+        adapter = llama_cpp.llama_adapter_lora_init(model.model, os.fsencode(self.path))
         if not adapter:
             raise ModelError(
                 f"llama.cpp cannot use the LoRA adapter {self.path}: {reason(errors)}; "

@@ -141,7 +141,7 @@ def answer_grammar(response_format: object, grammar: Any, tool: Mapping[str, Any
         raise ValueError(f"{' and '.join(names)} exclude each other; give one of them")
     if tool is None:
         return grammar if wanted is None else wanted
-    return _schema_grammar(f"the parameters of the tool {tool['name']}", tool.get("parameters") or {"type": "object"})
+    return _schema_grammar(f"tools: the parameters of {tool['name']}", tool.get("parameters") or {"type": "object"})
 
 
 def _format_grammar(response_format: object) -> Grammar | None:

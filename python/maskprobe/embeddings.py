@@ -5,6 +5,7 @@ The table is never expanded: rows are read and dequantized one at a time by the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Embeddings:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        paths = [ffi.new("char[]", str(p).encode()) for p in split_paths(path)]
+        paths = [ffi.new("char[]", os.fsencode(p)) for p in split_paths(path)]
         handle = lib.mp_embeddings_init(paths, len(paths))
         if handle == ffi.NULL:
             raise ModelError(ffi.string(lib.mp_last_error()).decode())

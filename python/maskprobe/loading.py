@@ -92,7 +92,8 @@ class LoadOptions:
     def context_params(self, n_sequences: int) -> Any:
         """llama.cpp's parameters of a context with room for so many sequences."""
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self.n_ctx
+        # Every sequence needs a cell; llama.cpp makes contexts in steps of 256 cells anyway.
+        params.n_ctx = max(self.n_ctx, n_sequences) if self.n_ctx else 0
         params.n_batch = self.n_batch
         params.n_ubatch = min(self.n_ubatch, self.n_batch)
         params.n_threads, params.n_threads_batch = self.n_threads, self.n_threads_batch

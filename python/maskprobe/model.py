@@ -6,6 +6,7 @@ Knows llama.cpp's handles and architectures; leaves options to loading, files to
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Model:
         if self.options.rpc_servers:
             self._rpc = RpcDevices(self.options.rpc_servers)
             params.devices = self._rpc.pointer()
-        self.model = llama_cpp.llama_model_load_from_file(str(self.path).encode(), params)
+        self.model = llama_cpp.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.model:
             raise ModelError(f"llama.cpp cannot load {self.path}: {reason(errors)}. Is the file complete?")
         self._check_generates()
@@ -116,7 +117,9 @@ class Model:
                 )
 
     def why_no_probing(self) -> str | None:
-        """Why the architecture cannot be probed, as far as its metadata tells."""
+        """Why the model cannot be probed, as far as its metadata and options tell."""
+        if min(self.options.n_batch, self.options.n_ubatch) < 2:
+            return "with n_batch or n_ubatch of 1 a pass has no room for drafts"
         if llama_cpp.llama_model_is_recurrent(self.model):
             return "it is recurrent, so drafts cannot branch or be taken back"
         if llama_cpp.llama_model_is_hybrid(self.model):

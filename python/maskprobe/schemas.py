@@ -42,11 +42,13 @@ def grammar_of_schema(schema: Schema) -> str:
         raise ValueError("the JSON schema is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"the JSON schema is no JSON: {error}") from error
-    grammar = f"start: %json {text}\n"
-    _, found = LLMatcher.validate_grammar_with_warnings(grammar)
+    try:
+        _, found = LLMatcher.validate_grammar_with_warnings(LLMatcher.grammar_from_json_schema(text))
+    except ValueError as error:  # it cannot even be read
+        found = [str(error)]
     if found:
         raise ValueError(f"the JSON schema cannot be enforced: {' '.join(found[0].split())}")
-    return grammar
+    return f"start: %json {text}\n"
 
 
 def _enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -12,6 +13,7 @@ import typer
 from ..errors import MaskProbeError
 from .app import app
 from .options import note, warn
+from .terminal import BROKEN_PIPE, forget_output, prepare
 
 COMMANDS = ("generate", "chat", "serve", "models", "info", "doctor", "bench", "tune")
 
@@ -24,14 +26,24 @@ except MaskProbeError as error:
 
 
 def main() -> None:
-    """Entry point: errors of the package become one line and exit code 1, Ctrl-C exit code 130."""
+    """Entry point: errors of the package and of files become one line and exit code 1, Ctrl-C exit code 130."""
     # Asked to end, Python unwinds as it does for Ctrl-C: child processes are stopped, files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    prepare()
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:
         if broken is not None:
             raise broken
         app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_output()
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        forget_output()  # it may be the output that is full
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        note(f"maskprobe: {name}{error.strerror or error}", style="red")
+        sys.exit(1)
     except (MaskProbeError, ValueError, TypeError) as error:
         note(f"maskprobe: {error}", style="red")
         sys.exit(1)

@@ -30,6 +30,8 @@ from .security import AllowedHosts, ApiKey, JsonBodies, SecureHeaders
 from .worker import Dropped, Job, Worker
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+GRACE = 5.0  # seconds that the model has to stop
+READ = ["GET", "HEAD"]
 OPEN_PATHS = ("/", "/health")  # without the API key; the page asks for it
 
 
@@ -66,7 +68,7 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
             yield
         finally:
             worker.stop()
-            await asyncio.to_thread(worker.join)
+            await asyncio.to_thread(worker.join, GRACE)
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.worker = worker
@@ -95,24 +97,26 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     async def completions(request: CompletionRequest) -> Response:
         return answer(request, llm.create_completion)
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": [card]})
 
-    @app.get("/v1/models/{model:path}")
+    @app.api_route("/v1/models/{model:path}", methods=READ)
     async def model(model: str) -> Response:
+        if not model:
+            return await models()
         _check_model(model, settings.names)
         return JSONResponse(card)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=READ)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/")
+    @app.api_route("/", methods=READ)
     async def index() -> Response:
         return page
 
@@ -197,8 +201,8 @@ def _guard(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],  # OpenAI's clients send a dozen of their own
         )
     app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
     app.add_middleware(SecureHeaders)

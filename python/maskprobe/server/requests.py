@@ -6,6 +6,7 @@ Fields and limits are OpenAI's where it has them, llama-server's otherwise. Unkn
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -70,6 +71,18 @@ def _one_prompt(prompt: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _check_characters(data: Any) -> None:
+    """JSON can write half a character, which no text holds and no answer could repeat."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the body holds half a character, {error.object[error.start]!a}") from error
+    except RecursionError as error:
+        raise ValueError("the body is nested too deeply") from error
+
+
 Limit = Annotated[int, Field(ge=-1, le=_INT), AfterValidator(_not_zero)]
 One = Annotated[int, AfterValidator(_only_one)]
 Stops = Annotated[list[str], BeforeValidator(_listed), Field(max_length=64)]
@@ -120,6 +133,7 @@ class Request(Strict):
     @model_validator(mode="before")
     @classmethod
     def _null_is_not_given(cls, data: Any) -> Any:
+        _check_characters(data)
         return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @property

@@ -6,13 +6,16 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-_GRACE = 5  # seconds for connections to take what is left of their answers
+from .app import GRACE
+
+_GRACE = 2  # seconds for connections to take what is left of their answers
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -93,9 +96,14 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Serves on a bound socket until SIGINT or SIGTERM; the model is free after."""
+    """Serves on a bound socket until SIGINT or SIGTERM; the model is free after.
+
+    A model that goes on after that, in a pass that takes long, ends with the process: it cannot be freed.
+    """
     try:
         Server(app, on_ready).run(sockets=[bound])
     finally:
         app.state.worker.stop()
-        app.state.worker.join()
+        if not app.state.worker.join(GRACE):
+            print("maskprobe: the model did not stop, so the process ends without it", file=sys.stderr, flush=True)
+            os._exit(1)

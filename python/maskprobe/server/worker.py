@@ -70,7 +70,8 @@ class Worker:
         self._running: Job | None = None
         self._stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="maskprobe-model")
+        # A process must be able to end whatever the model does.
+        self._thread = threading.Thread(target=self._work, name="maskprobe-model", daemon=True)
         metrics.watch(lambda: (int(self._running is not None), len(self._waiting)))
 
     def start(self) -> None:
@@ -120,10 +121,11 @@ class Worker:
                 self._running.stop = self._running.stop or _stopping()
             self._changed.notify()
 
-    def join(self) -> None:
-        """Waits for the thread's end."""
+    def join(self, seconds: float) -> bool:
+        """Waits for the thread's end, so long at most. Returns whether it has ended."""
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
