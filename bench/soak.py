@@ -131,7 +131,7 @@ class _Requests:
 
     def refused(self) -> None:
         bad: dict[str, Any] = self.rng.choice(
-            [{"temperature": -1.0}, {"max_tokens": 0}, {"top_p": 2.0}, {"stop": [""]}]
+            [{"temperature": -1.0}, {"max_tokens": 0}, {"top_p": 2.0}, {"stop": [1]}]
         )
         for prompt, options in (("Once", bad), ([7] * N_CTX, {}), ("", {})):
             try:
