@@ -130,9 +130,7 @@ class _Requests:
         stream.close()
 
     def refused(self) -> None:
-        bad: dict[str, Any] = self.rng.choice(
-            [{"temperature": -1.0}, {"max_tokens": 0}, {"top_p": 2.0}, {"stop": [1]}]
-        )
+        bad: dict[str, Any] = self.rng.choice([{"temperature": -1.0}, {"max_tokens": 0}, {"top_p": 2.0}, {"stop": [1]}])
         for prompt, options in (("Once", bad), ([7] * N_CTX, {}), ("", {})):
             try:
                 self.llm.generate(prompt, **options)
