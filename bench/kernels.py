@@ -29,19 +29,19 @@ from maskprobe.binding import check, lib, llama_cpp
 from maskprobe.logs import captured_log
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-N_PAST = 40  # tokens in the KV cache
 
 
 class Context:
-    """A model and passes of it at the same place in its KV cache."""
+    """A model and passes of it behind so many tokens in its KV cache."""
 
-    def __init__(self, path: Path, n_threads: int) -> None:
+    def __init__(self, path: Path, n_threads: int, n_past: int) -> None:
+        self.n_threads, self.n_past = n_threads, n_past
         with captured_log(verbose=False):
             self.model = llama_cpp.llama_model_load_from_file(
                 str(path).encode(), llama_cpp.llama_model_default_params()
             )
             params = llama_cpp.llama_context_default_params()
-            params.n_ctx, params.n_batch, params.n_ubatch = 512, 64, 64
+            params.n_ctx, params.n_batch, params.n_ubatch = n_past + 2 * max(ROWS), 64, 64
             params.n_threads = params.n_threads_batch = n_threads
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
             self.ctx = llama_cpp.llama_init_from_model(self.model, params)
@@ -49,8 +49,9 @@ class Context:
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         self.batch = llama_cpp.llama_batch_init(64, 0, 1)
         rng = np.random.default_rng(0)
-        self.tokens = rng.integers(0, min(self.n_vocab, 30000), N_PAST + max(ROWS))
-        self.decode(0, N_PAST)
+        self.tokens = rng.integers(0, min(self.n_vocab, 30000), n_past + max(ROWS))
+        for start in range(0, n_past, 64):
+            self.decode(start, min(64, n_past - start))
 
     def decode(self, start: int, n: int) -> float:
         """Milliseconds of a pass of n rows at the given position."""
@@ -70,7 +71,7 @@ class Context:
 
     def cut(self) -> None:
         """Forgets all behind the first tokens."""
-        llama_cpp.llama_memory_seq_rm(self.memory, 0, N_PAST, -1)
+        llama_cpp.llama_memory_seq_rm(self.memory, 0, self.n_past, -1)
 
     def rows(self, n: int, kernels: bool, repeat: int = 1) -> list[float]:
         """Milliseconds of passes of n rows."""
@@ -78,7 +79,7 @@ class Context:
         taken = []
         for _ in range(repeat):
             self.cut()
-            taken.append(self.decode(N_PAST, n))
+            taken.append(self.decode(self.n_past, n))
         check(lib.mp_kernels_set_thread(-1))
         return taken
 
@@ -89,18 +90,20 @@ class Context:
 
 
 def one_by_one(context: Context) -> np.ndarray:
-    """The logits of llama.cpp's own one-row passes, [rows, n_vocab]."""
+    """The logits of llama.cpp's own one-row passes by one thread, [rows, n_vocab]."""
     context.cut()
+    llama_cpp.llama_set_n_threads(context.ctx, 1, 1)
     logits = []
     for i in range(max(ROWS)):
-        context.decode(N_PAST + i, 1)
+        context.decode(context.n_past + i, 1)
         logits.append(context.logits(1)[0])
+    llama_cpp.llama_set_n_threads(context.ctx, context.n_threads, context.n_threads)
     return np.array(logits)
 
 
-def measure(path: Path, n_threads: int, turns: int) -> dict[int, dict[str, object]]:
+def measure(path: Path, n_threads: int, n_past: int, turns: int) -> dict[int, dict[str, object]]:
     """Milliseconds of stock and kernels by rows, and whether their bits are those of one-row passes."""
-    context = Context(path, n_threads)
+    context = Context(path, n_threads, n_past)
     try:
         reference = one_by_one(context)
         taken: dict[int, tuple[list[float], list[float]]] = {n: ([], []) for n in ROWS}
@@ -155,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--n-threads", type=int, default=2)
+    parser.add_argument("--cells", type=int, default=40, help="tokens in the KV cache")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--instructions", help="at most these: avx2, avx2-vnni, avx512-vnni")
     parser.add_argument("--json", type=Path)
@@ -167,7 +171,7 @@ def main() -> None:
     results = {}
     for name in args.models:
         with model_file(name) as path:
-            results[name] = measure(path, args.n_threads, args.turns)
+            results[name] = measure(path, args.n_threads, args.cells, args.turns)
         show(console, f"{name}, {args.n_threads} threads", results[name])
     if args.json:
         args.json.write_text(json.dumps({"instructions": status.instructions, "models": results}, indent=1) + "\n")

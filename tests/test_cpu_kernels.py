@@ -22,8 +22,15 @@ from maskprobe.cli import app
 from reference import PlainDecoder
 
 N = 48  # tokens of an answer
+
+
+def system_info() -> str:
+    return str(llama_cpp.llama_print_system_info().decode())
+
+
 # Processors without AVX2 have none of the kernels; there the same tests say that nothing changes.
 HAS_KERNELS = bool(cpu_kernels.status().instructions)
+HAS_ATTENTION = cpu_kernels.status().instructions == "avx512-vnni" and "AVX512 = 1" in system_info()
 
 
 @pytest.fixture
@@ -76,6 +83,7 @@ def test_this_machine_has_them() -> None:
         assert status.reason is None
         assert status.refused == {}
         expected = {"q4_0", "q4_0 repacked", "q4_1", "q5_0", "q8_0", "q4_k", "q4_k repacked", "q6_k", "f16", "f32"}
+        expected |= {"attention f16"} if HAS_ATTENTION else set()
         assert set(status.kernels) == expected
     else:
         assert not status.active
@@ -242,6 +250,29 @@ def test_a_kernel_that_differs_is_refused_alone(
 
     assert used_by("Q8_0").get("q8_0", 0) == 0
     assert (used_by("Q4_1").get("q4_1", 0) > 0) == HAS_KERNELS
+
+
+# --- attention ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q4_K_M", "F16"])
+def test_threads_change_nothing_in_long_contexts(file_type: str, model_path: Callable[[str], Path]) -> None:
+    """llama.cpp splits the cache among threads from 257 tokens on, and rounds otherwise then."""
+    text = " ".join(f"On day {i} the keeper counted {i * i % 97} ships and {i % 7} gulls." for i in range(60))
+    with MaskProbeLlama(model_path(file_type), n_ctx=2048, n_threads=2) as llm:
+        ids = llm.tokenize(text)
+        assert len(ids) > 700
+        outs = [
+            llm.generate(ids, max_tokens=24, temperature=0.0, speculate=speculate, cache_prompt=False).tokens
+            for speculate in (None, False)
+        ]
+    decoder = PlainDecoder(model_path(file_type), n_ctx=2048)
+    expected = list(decoder.decode(ids, 24).tokens)
+    decoder.close()
+    if HAS_ATTENTION:
+        assert outs == [expected, expected]
+    else:
+        assert all(len(out) == 24 for out in outs)
 
 
 # --- answers ------------------------------------------------------------------------------------------

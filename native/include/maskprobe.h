@@ -50,8 +50,9 @@ MP_API const char * mp_required_function(size_t index); /* NULL past the last on
 MP_API int mp_bind(const char * const * names, void * const * addresses, size_t n, const size_t * batch_layout);
 
 /* Kernels of our own for products of weights in the CPU's memory and a few rows, which read each weight once for all
- * rows. Their results are those of llama.cpp's one-row kernels, bit for bit. They get in through the CPU backend's
- * extra buffer types; without mp_kernels_attach and mp_kernels_allow nothing changes. */
+ * rows, and for attention, which reads keys and values once for several rows and heads. Their results are those of
+ * llama.cpp's one-row kernels, bit for bit. They get in through the CPU backend's extra buffer types; without
+ * mp_kernels_attach and mp_kernels_allow nothing changes. */
 MP_API const char * mp_kernels_required_function(size_t index); /* NULL past the last one */
 /* Takes the addresses of ggml functions, checks what the kernels rest on and puts them in the way of every CPU
  * backend of this process, for good; none is used before it is allowed. MP_ERROR_BINDING: they cannot get in. */
@@ -61,7 +62,7 @@ MP_API const char * mp_kernels_instructions(void);
 /* Chooses as for a lesser processor, for tests; MP_ERROR_ARGUMENT for what this one lacks or nobody knows. */
 MP_API int mp_kernels_limit_instructions(const char * instructions);
 typedef struct mp_kernel {
-    const char * name;   /* "q4_0", "q4_0 repacked", ... */
+    const char * name;   /* "q4_0", "q4_0 repacked", ..., "attention f16" */
     int32_t type;        /* ggml_type of the weights */
     int32_t repacked;    /* 1: weights in the CPU_REPACK buffer type's layout */
     int32_t k_multiple;  /* it takes weights of so many columns' multiple, ne[0] */
@@ -77,7 +78,7 @@ MP_API uint32_t mp_kernels_allowed(void);
 MP_API int mp_kernels_set_default(int32_t use);
 /* The same for the passes that the calling thread runs from now on: 1, 0, or -1 for the default. */
 MP_API int mp_kernels_set_thread(int32_t use);
-/* Products that the i-th kernel has computed in this process. */
+/* Products, or attentions, that the i-th kernel has computed in this process. */
 MP_API int64_t mp_kernels_n_used(size_t index);
 
 /* Rows of token_embd.weight, dequantized one at a time from the GGUF file(s). */

@@ -108,7 +108,13 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
     return kernel->multiply == nullptr || other_order ? nullptr : kernel;
 }
 
+Attend find_attention(int head_size, Instructions instructions, bool wide_floats) {
+    return instructions == Instructions::avx512_vnni && wide_floats ? avx512_attention(head_size) : nullptr;
+}
+
 #else
+
+Attend find_attention(int, Instructions, bool) { return nullptr; }
 
 bool processor_has(Instructions instructions) { return instructions == Instructions::none; }
 

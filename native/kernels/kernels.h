@@ -36,6 +36,25 @@ struct Kernel {
                      float * y, size_t stride);
 };
 
+// One head's keys and values as half floats; strides in elements.
+struct HeadCache {
+    const uint16_t * keys;
+    size_t key_stride;
+    const uint16_t * values;
+    size_t value_stride;
+    int64_t n_keys;
+};
+
+constexpr int most_queries = 8;
+
+// Attention of n queries [n, size] (half floats, at most most_queries) over a head's cache. masks: a row of
+// half floats for each query, -infinity hides a key; nullptr: all count. out: where each query's result goes.
+using Attend = void (*)(const HeadCache & cache, const uint16_t * queries, const uint16_t * const * masks, int n,
+                        float scale, float * const * out);
+
+// For heads of that many elements, nullptr if there is none; wide_floats as for find.
+Attend find_attention(int head_size, Instructions instructions, bool wide_floats);
+
 // What this processor and its operating system can do.
 Instructions processor_instructions(); // the best of them
 bool processor_has(Instructions instructions);
@@ -50,5 +69,6 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
 extern const Kernel avx2_kernels[n_weights];
 extern const Kernel avx2_vnni_kernels[n_weights];
 extern const Kernel avx512_kernels[n_weights];
+Attend avx512_attention(int head_size);
 
 } // namespace mp::kernels

@@ -52,21 +52,25 @@ int32_t type_of(Activations activations) {
 struct State {
     ggml::Api api;
     int32_t op_mul_mat = -1;
+    int32_t op_attention = -1;
     ggml::BufferType * repack = nullptr;
     ggml::ExtraBufferType * stock = nullptr; // the context that repack had
     bool wide_floats = false;
     kernels::Instructions instructions = kernels::processor_instructions();
-    Entry entries[kernels::n_weights] = {};
+    Entry entries[most_entries] = {};
     size_t n_entries = 0;
     std::atomic<uint32_t> allowed{0};
     std::atomic<bool> use_by_default{false};
-    std::atomic<int64_t> n_used[kernels::n_weights] = {};
+    std::atomic<int64_t> n_used[most_entries] = {};
 };
 
 State & state() {
     static State * const only = new State;
     return *only;
 }
+
+// What attention says of itself in the list of kernels: heads are multiples of that many elements.
+constexpr Kernel attention_kernel = {Activations::f16, 64, 1, 1, 1, nullptr, nullptr, nullptr};
 
 std::mutex attaching;
 thread_local int use_on_this_thread = -1;
@@ -77,10 +81,15 @@ void list_entries(State & s) {
     s.n_entries = 0;
     for (const Known & one : known) {
         if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
-            s.entries[s.n_entries++] = {one.weights, kernel, one.type, one.repacked};
+            s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked};
         }
     }
+    if (kernels::find_attention(attention_kernel.k_multiple, s.instructions, s.wide_floats) != nullptr) {
+        s.entries[s.n_entries++] = {"attention f16", &attention_kernel, ggml::f16, false};
+    }
 }
+
+bool is_attention(const Entry & entry) { return entry.kernel == &attention_kernel; }
 
 // --- which products are ours ------------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     }
     for (size_t i = 0; i < s.n_entries; ++i) {
         const Entry & entry = s.entries[i];
-        if (entry.type == w.type && entry.repacked == repacked) {
+        if (entry.type == w.type && entry.repacked == repacked && !is_attention(entry)) {
             const Kernel & kernel = *entry.kernel;
             const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
                               w.ne[1] % kernel.n_multiple == 0 && rows >= kernel.fewest_rows;
@@ -125,13 +134,51 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     return -1;
 }
 
+bool in_host_memory(const State & s, const ggml::Tensor & tensor) {
+    const ggml::Buffer * buffer = tensor.view_src != nullptr ? tensor.view_src->buffer : tensor.buffer;
+    return buffer != nullptr &&
+           s.api.ggml_backend_buft_is_host(s.api.ggml_backend_buffer_get_type(const_cast<ggml::Buffer *>(buffer)));
+}
+
+float parameter(const ggml::Tensor & op, int at) {
+    float value;
+    std::memcpy(&value, &op.op_params[at], sizeof value);
+    return value;
+}
+
+// The entry for an attention over a cache of half floats, or -1.
+int entry_for_attention(const State & s, const ggml::Tensor & op) {
+    const ggml::Tensor & q = *op.src[0];
+    const ggml::Tensor & k = *op.src[1];
+    const ggml::Tensor & v = *op.src[2];
+    const ggml::Tensor * mask = op.src[3];
+    const ggml::Tensor * sinks = op.src[4];
+    constexpr int bias_at = 1; // of ALiBi, and behind it where scores are capped
+    constexpr int cap_at = 2;
+    const bool is_plain = sinks == nullptr && parameter(op, bias_at) == 0.0f && parameter(op, cap_at) == 0.0f;
+    const bool types = q.type == ggml::f32 && k.type == ggml::f16 && v.type == ggml::f16 &&
+                       (mask == nullptr || mask->type == ggml::f16);
+    if (!is_plain || !types || q.ne[1] < 1 || q.ne[1] > most_rows || q.ne[3] != 1 || k.ne[3] != 1 || v.ne[3] != 1 ||
+        k.ne[0] != q.ne[0] || v.ne[0] != q.ne[0] || k.ne[2] != v.ne[2] || k.ne[2] < 1 || q.ne[2] % k.ne[2] != 0 ||
+        q.nb[0] != sizeof(float) || k.nb[0] != sizeof(uint16_t) || v.nb[0] != sizeof(uint16_t) ||
+        op.nb[0] != sizeof(float) ||
+        kernels::find_attention(static_cast<int>(q.ne[0]), s.instructions, s.wide_floats) == nullptr ||
+        !in_host_memory(s, k) || !in_host_memory(s, v)) {
+        return -1;
+    }
+    return static_cast<int>(s.n_entries) - 1; // the last of them
+}
+
 int claim(const State & s, const ggml::Tensor & op) {
     const uint32_t allowed = s.allowed.load(std::memory_order_relaxed);
     const bool by_default = s.use_by_default.load(std::memory_order_relaxed);
     if (allowed == 0 || !(use_on_this_thread < 0 ? by_default : use_on_this_thread > 0)) {
         return -1;
     }
-    const int index = entry_for(s, op);
+    if (use_on_this_thread == attention_alone && op.op != s.op_attention) {
+        return -1;
+    }
+    const int index = op.op == s.op_attention ? entry_for_attention(s, op) : entry_for(s, op);
     return index >= 0 && (allowed >> index & 1u) != 0 ? index : -1;
 }
 
@@ -206,13 +253,95 @@ void compute(State & s, const Kernel & kernel, const ggml::ComputeParams & param
     }
 }
 
+// --- one attention ----------------------------------------------------------------------------------
+
+const char * row_of(const ggml::Tensor & tensor, int64_t i1, int64_t i2) {
+    return static_cast<const char *>(tensor.data) + static_cast<size_t>(i1) * tensor.nb[1] +
+           static_cast<size_t>(i2) * tensor.nb[2];
+}
+
+// Queries that share a head of the cache are attended to together, some to each thread.
+void attend(State & s, const ggml::ComputeParams & params, ggml::Tensor & op) {
+    const ggml::Tensor & q = *op.src[0];
+    const ggml::Tensor & k = *op.src[1];
+    const ggml::Tensor & v = *op.src[2];
+    const ggml::Tensor * mask = op.src[3];
+    constexpr int largest_head = 128;
+    const int64_t size = q.ne[0];
+    const int64_t n_rows = q.ne[1];
+    const int64_t sharing = q.ne[2] / k.ne[2]; // query heads for each head of the cache
+    const int64_t n_queries = sharing * n_rows;
+    const int64_t wanted = std::clamp<int64_t>(n_queries * k.ne[2] / (2 * params.nth), 1, kernels::most_queries);
+    const int64_t n_parts = (n_queries + wanted - 1) / wanted;
+    const kernels::Attend kernel = kernels::find_attention(static_cast<int>(size), s.instructions, s.wide_floats);
+    const auto from_float = s.api.ggml_get_type_traits_cpu(ggml::f16)->from_float;
+    const float scale = parameter(op, 0);
+
+    if (params.ith == 0) {
+        s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
+    }
+    s.api.ggml_barrier(params.threadpool);
+    for (int64_t at = params.ith; at < n_parts * k.ne[2]; at = s.api.ggml_threadpool_chunk_add(params.threadpool, 1)) {
+        const int64_t head = at / n_parts;
+        const int64_t first = n_queries * (at % n_parts) / n_parts;
+        const int64_t last = n_queries * (at % n_parts + 1) / n_parts;
+        alignas(64) uint16_t queries[kernels::most_queries * largest_head];
+        const uint16_t * masks[kernels::most_queries];
+        float * out[kernels::most_queries];
+        for (int64_t i = first; i < last; ++i) {
+            const int64_t row = i / sharing;
+            const int64_t query_head = head * sharing + i % sharing;
+            from_float(reinterpret_cast<const float *>(row_of(q, row, query_head)), queries + (i - first) * size, size);
+            if (mask != nullptr) {
+                masks[i - first] = reinterpret_cast<const uint16_t *>(row_of(*mask, row, query_head % mask->ne[2]));
+            }
+            out[i - first] = reinterpret_cast<float *>(static_cast<char *>(op.data) +
+                                                       static_cast<size_t>(query_head + row * op.ne[1]) * op.nb[1]);
+        }
+        const kernels::HeadCache cache = {
+            reinterpret_cast<const uint16_t *>(row_of(k, 0, head)), k.nb[1] / sizeof(uint16_t),
+            reinterpret_cast<const uint16_t *>(row_of(v, 0, head)), v.nb[1] / sizeof(uint16_t), k.ne[1]};
+        kernel(cache, queries, mask == nullptr ? nullptr : masks, static_cast<int>(last - first), scale, out);
+    }
+}
+
 // --- in ggml's place --------------------------------------------------------------------------------
+
+int claim_and_mark(const State & s, const ggml::Tensor * op) {
+    const int index = claim(s, *op);
+    const_cast<ggml::Tensor *>(op)->op_params[mark_at] = index < 0 ? 0 : mark_base + 1 + index;
+    return index;
+}
+
+void count(State & s, int index, const ggml::ComputeParams & params) {
+    if (params.ith == 0) {
+        s.n_used[index].fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+// What is left to ggml here has no traits of its own.
+struct Attentions final : ggml::TensorTraits {
+    bool work_size(int, const ggml::Tensor * op, size_t &) override {
+        claim_and_mark(state(), op);
+        return false; // ggml's own work memory, so that it can take over
+    }
+
+    bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
+        State & s = state();
+        const int index = marked(s, *op);
+        if (index < 0 || params->use_ref) {
+            return false;
+        }
+        attend(s, *params, *op);
+        count(s, index, *params);
+        return true;
+    }
+};
 
 struct Products final : ggml::TensorTraits {
     bool work_size(int n_threads, const ggml::Tensor * op, size_t & size) override {
         State & s = state();
-        const int index = claim(s, *op);
-        const_cast<ggml::Tensor *>(op)->op_params[mark_at] = index < 0 ? 0 : mark_base + 1 + index;
+        const int index = claim_and_mark(s, op);
         if (index >= 0) {
             size = work_bytes(s, *s.entries[index].kernel, op->src[0]->ne[0], static_cast<int>(op->src[1]->ne[1]),
                               n_threads);
@@ -227,9 +356,7 @@ struct Products final : ggml::TensorTraits {
         const int index = marked(s, *op);
         if (index >= 0 && !params->use_ref) {
             compute(s, *s.entries[index].kernel, *params, *op);
-            if (params->ith == 0) {
-                s.n_used[static_cast<int>(s.entries[index].weights)].fetch_add(1, std::memory_order_relaxed);
-            }
+            count(s, index, *params);
             return true;
         }
         ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
@@ -244,6 +371,10 @@ struct Context final : ggml::ExtraBufferType {
 
     ggml::TensorTraits * get_tensor_traits(const ggml::Tensor * op) override {
         static Products * const products = new Products;
+        static Attentions * const attentions = new Attentions;
+        if (op->op == state().op_attention) {
+            return attentions;
+        }
         return op->op == state().op_mul_mat ? products : state().stock->get_tensor_traits(op);
     }
 };
@@ -272,14 +403,15 @@ ggml::Api table_from(const char * const * names, void * const * addresses, size_
     return api;
 }
 
-int32_t find_mul_mat(const ggml::Api & api) {
-    constexpr int32_t most = 64; // operations of every version are more
+int32_t find_op(const ggml::Api & api, const char * name) {
+    constexpr int32_t most = 80; // operations of every version are more
     for (int32_t op = 0; op < most; ++op) {
-        if (std::strcmp(api.ggml_op_name(op), "MUL_MAT") == 0) {
+        if (std::strcmp(api.ggml_op_name(op), name) == 0) {
             return op;
         }
     }
-    throw Error(MP_ERROR_BINDING, "ggml has no operation MUL_MAT among its first " + std::to_string(most));
+    throw Error(MP_ERROR_BINDING,
+                std::string("ggml has no operation ") + name + " among its first " + std::to_string(most));
 }
 
 ggml::BufferType * find_repack(const ggml::Api & api) {
@@ -323,7 +455,8 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
                                           " bytes, expected " + std::to_string(expected));
     }
     ggml::BufferType * repack = find_repack(api);
-    s.op_mul_mat = find_mul_mat(api);
+    s.op_mul_mat = find_op(api, "MUL_MAT");
+    s.op_attention = find_op(api, "FLASH_ATTN_EXT");
     s.api = api;
     s.wide_floats = api.ggml_cpu_has_avx512() != 0;
     list_entries(s);
@@ -357,10 +490,7 @@ void allow(uint32_t entries) { state().allowed = entries; }
 
 uint32_t allowed() { return state().allowed; }
 
-int64_t n_used(size_t index) {
-    const Entry * one = entry(index);
-    return one == nullptr ? 0 : state().n_used[static_cast<int>(one->weights)].load();
-}
+int64_t n_used(size_t index) { return entry(index) == nullptr ? 0 : state().n_used[index].load(); }
 
 void set_default(bool use) { state().use_by_default = use; }
 

@@ -17,9 +17,11 @@ namespace mp::cpu_kernels {
 
 constexpr int most_rows = 64; // of activations; more are a prompt
 
+constexpr int most_entries = kernels::n_weights + 1; // attention too
+
 // One kernel of the present instruction set, and the weights it is for.
 struct Entry {
-    kernels::Weights weights;
+    const char * name;
     const kernels::Kernel * kernel;
     int32_t type;
     bool repacked;
@@ -45,7 +47,8 @@ uint32_t allowed();
 // Products that the i-th entry has computed.
 int64_t n_used(size_t index);
 
-// Whether passes use kernels: by thread (1, 0, or -1 for the default), and the default.
+// Whether passes use kernels: by thread (1, 0, attention_alone, or -1 for the default), and the default.
+constexpr int attention_alone = 2;
 void set_default(bool use);
 int set_thread(int use); // returns what it was
 

@@ -145,13 +145,8 @@ int mp_kernels_get(size_t index, mp_kernel * out) {
         const mp::cpu_kernels::Entry * entry = mp::cpu_kernels::entry(index);
         require(entry != nullptr && out != nullptr, "there are not that many kernels");
         const mp::kernels::Kernel & kernel = *entry->kernel;
-        *out = {mp::kernels::name_of(entry->weights),
-                entry->type,
-                entry->repacked ? 1 : 0,
-                kernel.k_multiple,
-                kernel.n_multiple,
-                kernel.fewest_rows,
-                mp::cpu_kernels::most_rows};
+        *out = {entry->name,       entry->type,        entry->repacked ? 1 : 0,   kernel.k_multiple,
+                kernel.n_multiple, kernel.fewest_rows, mp::cpu_kernels::most_rows};
     });
 }
 
@@ -277,8 +272,9 @@ int mp_session_report_logprobs(mp_session * session, int32_t n_top) {
 }
 
 int mp_session_prefill(mp_session * session, mp_pass * pass) {
-    // Prompts are decoded as plain decoding decodes them.
-    const mp::cpu_kernels::Use stock(0);
+    // Prompts are decoded as plain decoding decodes them; attention has its bits for any number of rows.
+    const bool ours = session != nullptr && session->kernels == 1;
+    const mp::cpu_kernels::Use use(ours ? mp::cpu_kernels::attention_alone : 0);
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.prefill(); });
 }
 

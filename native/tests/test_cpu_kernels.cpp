@@ -43,6 +43,7 @@ using namespace mp::test;
 namespace {
 
 constexpr int32_t mul_mat = 29;
+constexpr int32_t attention = 73;
 constexpr int32_t other_op = 5;
 constexpr float of_stock = -1.0f; // what the stock traits compute
 
@@ -98,7 +99,8 @@ ggml::BufferType * buffer_type(ggml::Buffer * buffer) { return buffer->type; }
 const char * type_name(ggml::BufferType * type) { return type == &repack_type ? "CPU_REPACK" : "CPU"; }
 bool is_host(ggml::BufferType * type) { return type == &host_type; }
 size_t tensor_overhead() { return overhead; }
-const char * op_name(int32_t op) { return op == mul_mat ? mul_mat_name : "OTHER"; }
+const char * attention_name = "FLASH_ATTN_EXT";
+const char * op_name(int32_t op) { return op == mul_mat ? mul_mat_name : op == attention ? attention_name : "OTHER"; }
 
 size_t row_size(int32_t type, int64_t k) {
     const auto n = static_cast<size_t>(k);
@@ -168,7 +170,8 @@ const ggml::TypeTraitsCpu * type_traits(int32_t type) {
     const auto found = traits.find(type);
     return found == traits.end() ? &none : &found->second;
 }
-int has_avx512() { return 0; }
+// As built for this processor.
+int has_avx512() { return kernels::processor_has(kernels::Instructions::avx512_vnni) ? 1 : 0; }
 void barrier(ggml::Threadpool * pool) {
     std::unique_lock<std::mutex> lock(pool->mutex);
     const int generation = pool->generation;
@@ -287,6 +290,106 @@ struct Product {
     }
 };
 
+// Attention of rows of 4 heads over a cache of 2, in views as llama.cpp has them.
+struct Attention {
+    static constexpr int64_t size = 64;
+    static constexpr int64_t n_heads = 4;
+    static constexpr int64_t n_cached_heads = 2;
+    static constexpr int64_t n_keys = 40;
+    int64_t n_rows;
+    std::vector<float> queries;
+    std::vector<uint16_t> keys;
+    std::vector<uint16_t> values;
+    std::vector<uint16_t> hidden;
+    std::vector<float> results;
+    ggml::Tensor q{};
+    ggml::Tensor k{};
+    ggml::Tensor v{};
+    ggml::Tensor mask{};
+    ggml::Tensor op{};
+
+    explicit Attention(int64_t rows)
+        : n_rows(rows), queries(static_cast<size_t>(rows * n_heads * size)),
+          keys(static_cast<size_t>(n_keys * n_cached_heads * size)), values(keys.size()),
+          hidden(static_cast<size_t>(rows * n_keys)), results(queries.size(), 0.0f) {
+        std::mt19937 rng(7);
+        for (float & x : queries) {
+            x = static_cast<float>(below(rng, 64) - 32) / 16.0f;
+        }
+        for (std::vector<uint16_t> * halves : {&keys, &values}) {
+            for (uint16_t & x : *halves) {
+                x = to_half(static_cast<float>(below(rng, 64) - 32) / 16.0f);
+            }
+        }
+        for (uint16_t & x : hidden) {
+            x = below(rng, 3) == 0 ? 0xfc00 : 0;
+        }
+        set(q, ggml::f32, {size, rows, n_heads, 1}, {4, n_heads * size * 4, size * 4}, queries.data());
+        set(k, ggml::f16, {size, n_keys, n_cached_heads, 1}, {2, n_cached_heads * size * 2, size * 2}, keys.data());
+        set(v, ggml::f16, {size, n_keys, n_cached_heads, 1}, {2, n_cached_heads * size * 2, size * 2}, values.data());
+        set(mask, ggml::f16, {n_keys, rows, 1, 1}, {2, n_keys * 2, rows * n_keys * 2}, hidden.data());
+        set(op, ggml::f32, {size, n_heads, rows, 1}, {4, size * 4, n_heads * size * 4}, results.data());
+        op.op = attention;
+        op.src[0] = &q;
+        op.src[1] = &k;
+        op.src[2] = &v;
+        op.src[3] = &mask;
+        const float factor = 0.125f;
+        std::memcpy(op.op_params, &factor, sizeof factor);
+    }
+    Attention(const Attention &) = delete;
+
+    static void set(ggml::Tensor & t, int32_t type, std::initializer_list<int64_t> ne,
+                    std::initializer_list<int64_t> nb, void * data) {
+        t.type = type;
+        std::copy(ne.begin(), ne.end(), t.ne);
+        std::transform(nb.begin(), nb.end(), t.nb, [](int64_t bytes) { return static_cast<size_t>(bytes); });
+        t.data = data;
+        t.buffer = &host_buffer;
+    }
+
+    // Plans, and computes by so many threads; whether it was ours.
+    bool compute(int n_threads, bool use_ref = false) {
+        ggml::TensorTraits * traits = repack_type.context.load()->get_tensor_traits(&op);
+        size_t size_of_work = 0;
+        CHECK(!traits->work_size(n_threads, &op, size_of_work)); // ggml's own
+        ggml::Threadpool pool(n_threads);
+        std::atomic<int> n_done{0};
+        std::vector<std::thread> threads;
+        for (int i = 0; i < n_threads; ++i) {
+            threads.emplace_back([&, i] {
+                ggml::ComputeParams params{i, n_threads, 0, nullptr, &pool, use_ref};
+                n_done += traits->compute_forward(&params, &op);
+            });
+        }
+        for (std::thread & thread : threads) {
+            thread.join();
+        }
+        CHECK(n_done == 0 || n_done == n_threads);
+        return n_done > 0;
+    }
+
+    // One query at a time, straight from the kernel.
+    std::vector<float> direct() const {
+        std::vector<float> out(results.size());
+        const kernels::Attend attend = kernels::find_attention(size, cpu_kernels::instructions(), true);
+        for (int64_t row = 0; row < n_rows; ++row) {
+            for (int64_t head = 0; head < n_heads; ++head) {
+                const int64_t at = (row * n_heads + head) * size;
+                const int64_t cached = head / (n_heads / n_cached_heads) * size;
+                uint16_t query[size];
+                quantize_f16(queries.data() + at, query, size);
+                const kernels::HeadCache cache = {keys.data() + cached, n_cached_heads * size, values.data() + cached,
+                                                  n_cached_heads * size, n_keys};
+                const uint16_t * mask_of_row = hidden.data() + row * n_keys;
+                float * to = out.data() + at;
+                attend(cache, query, &mask_of_row, 1, 0.125f, &to);
+            }
+        }
+        return out;
+    }
+};
+
 // What ggml turns rows into for weights.
 int32_t activations_for(int32_t type) {
     const std::map<int32_t, int32_t> types = {
@@ -322,7 +425,7 @@ std::vector<float> direct(const Product & product, const kernels::Kernel & kerne
 
 int entry_of(kernels::Weights weights) {
     for (size_t i = 0; cpu_kernels::entry(i) != nullptr; ++i) {
-        if (cpu_kernels::entry(i)->weights == weights) {
+        if (std::strcmp(cpu_kernels::entry(i)->name, kernels::name_of(weights)) == 0) {
             return static_cast<int>(i);
         }
     }
@@ -345,6 +448,9 @@ void test_refusals() {
     mul_mat_name = "MULTIPLY";
     CHECK_ERROR(MP_ERROR_BINDING, "MUL_MAT", attach(functions()));
     mul_mat_name = "MUL_MAT";
+    attention_name = "ATTENTION";
+    CHECK_ERROR(MP_ERROR_BINDING, "FLASH_ATTN_EXT", attach(functions()));
+    attention_name = "FLASH_ATTN_EXT";
     cpu_device = nullptr;
     CHECK_ERROR(MP_ERROR_BINDING, "no CPU backend", attach(functions()));
     cpu_device = &device;
@@ -434,6 +540,62 @@ void test_results() {
         check_product(index, 1, 5, 3, 3); // threads with nothing to pack
         check_product(index, 5, 8, 2, 4);
     }
+}
+
+const bool has_attention = kernels::find_attention(64, kernels::processor_instructions(), true) != nullptr;
+
+void test_attention() {
+    size_t index = 0;
+    while (cpu_kernels::entry(index + 1) != nullptr) {
+        ++index;
+    }
+    CHECK_EQ(std::string(cpu_kernels::entry(index)->name) == "attention f16", has_attention);
+    for (const int64_t n_rows : {1, 2, 3, 8, 20}) {
+        for (const int n_threads : {1, 2, 3}) {
+            const Scope scope(std::to_string(n_rows) + " rows, " + std::to_string(n_threads) + " threads");
+            Attention one(n_rows);
+            const int64_t before = cpu_kernels::n_used(index);
+            CHECK_EQ(one.compute(n_threads), has_attention);
+            if (has_attention) {
+                CHECK_EQ(cpu_kernels::n_used(index), before + 1);
+                const std::vector<float> expected = one.direct();
+                CHECK_EQ(std::memcmp(one.results.data(), expected.data(), expected.size() * sizeof(float)), 0);
+            }
+        }
+    }
+    const auto with = [&](auto change) {
+        Attention one(3);
+        change(one);
+        return one.compute(1);
+    };
+    CHECK_EQ(with([](Attention &) {}), has_attention);
+    CHECK_EQ(with([](Attention & a) { a.op.src[3] = nullptr; }), has_attention);
+    const float number = 1.0f;
+    CHECK(!with([&](Attention & a) { std::memcpy(&a.op.op_params[1], &number, sizeof number); })); // ALiBi
+    CHECK(!with([&](Attention & a) { std::memcpy(&a.op.op_params[2], &number, sizeof number); })); // capped
+    CHECK(!with([](Attention & a) { a.op.src[4] = &a.mask; }));                                    // sinks
+    CHECK(!with([](Attention & a) { a.k.type = ggml::q8_0; }));
+    CHECK(!with([](Attention & a) { a.v.type = ggml::f32; }));
+    CHECK(!with([](Attention & a) { a.q.type = ggml::f16; }));
+    CHECK(!with([](Attention & a) { a.mask.type = ggml::f32; }));
+    CHECK(!with([](Attention & a) { a.q.ne[0] = a.k.ne[0] = a.v.ne[0] = 32; }));
+    CHECK(!with([](Attention & a) { a.v.ne[0] = 32; }));
+    CHECK(!with([](Attention & a) { a.q.ne[1] = cpu_kernels::most_rows + 1; }));
+    CHECK(!with([](Attention & a) { a.q.ne[3] = 2; }));
+    CHECK(!with([](Attention & a) { a.k.ne[3] = 2; }));
+    CHECK(!with([](Attention & a) { a.q.ne[2] = 3; }));
+    CHECK(!with([](Attention & a) { a.k.buffer = &remote_buffer; }));
+    CHECK(!with([](Attention & a) { a.v.buffer = nullptr; }));
+    CHECK(!with([](Attention & a) { a.q.nb[0] = 8; }));
+    Attention one(3);
+    CHECK(!one.compute(1, true)); // the reference is ggml's
+    {
+        const cpu_kernels::Use alone(cpu_kernels::attention_alone);
+        CHECK_EQ(one.compute(2), has_attention);
+        CHECK(!Product(ggml::f32, 128, 16, 4, &host_buffer).is_ours());
+    }
+    const cpu_kernels::Use none(0);
+    CHECK(!one.compute(2));
 }
 
 void test_what_is_not_ours() {
@@ -557,6 +719,7 @@ int main() {
     cpu_kernels::allow(~0u);
     if (has_kernels) {
         run("results", test_results);
+        run("attention", test_attention);
         run("what_is_not_ours", test_what_is_not_ours);
         run("switching", test_switching);
     }

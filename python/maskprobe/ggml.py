@@ -1,4 +1,4 @@
-"""Single products of weights and activations through ggml, as a graph of llama.cpp has them.
+"""Single products and attentions through ggml, as graphs of llama.cpp have them.
 
 Knows ggml's public functions in the libraries that llama_cpp has loaded; the check of our kernels and their tests are
 made of it. Nothing of models.
@@ -16,10 +16,11 @@ import numpy.typing as npt
 from .binding import function
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _REPACK = b"CPU_REPACK"
-_F32 = 0
+_F32, _F16 = 0, 1
 _pointer, _int64, _size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
 
 
@@ -71,54 +72,97 @@ class Product:
     def __init__(self, type_: int, weights: Floats, *, repacked: bool) -> None:
         self.n, self.k = weights.shape
         self._backend = _ggml("ggml_backend_cpu_init", _pointer)()
-        self._context = self._new_context()
-        self._weights = self._new_tensor(self._context, type_, self.k, self.n)
+        self._context = _new_context()
+        self._weights = _new_tensor(self._context, type_, self.k, self.n)
         self._buffer = _ggml("ggml_backend_alloc_ctx_tensors_from_buft", _pointer, _pointer, _pointer)(
             self._context, _cpu_buffer_type(repacked)
         )
-        self._set(self._weights, quantize(type_, np.ascontiguousarray(weights, np.float32)))
+        _set(self._weights, quantize(type_, np.ascontiguousarray(weights, np.float32)))
 
     def compute(self, x: Floats, n_threads: int = 1) -> Floats:
         """The products of rows [rows, k] with the weights, [rows, n]."""
         rows = len(x)
-        context = self._new_context()
-        tensor = self._new_tensor(context, _F32, self.k, rows)
+        context = _new_context()
+        tensor = _new_tensor(context, _F32, self.k, rows)
         product = _ggml("ggml_mul_mat", _pointer, _pointer, _pointer, _pointer)(context, self._weights, tensor)
-        graph = _ggml("ggml_new_graph", _pointer, _pointer)(context)
-        _ggml("ggml_build_forward_expand", None, _pointer, _pointer)(graph, product)
-        buffer = _ggml("ggml_backend_alloc_ctx_tensors", _pointer, _pointer, _pointer)(context, self._backend)
-        self._set(tensor, np.ascontiguousarray(x, np.float32))
-        _ggml("ggml_backend_cpu_set_n_threads", None, _pointer, ctypes.c_int)(self._backend, n_threads)
-        status = _ggml("ggml_backend_graph_compute", ctypes.c_int, _pointer, _pointer)(self._backend, graph)
-        assert status == 0, status
         out = np.empty((rows, self.n), np.float32)
-        _ggml("ggml_backend_tensor_get", None, _pointer, _pointer, _size, _size)(
-            product, out.ctypes.data, 0, out.nbytes
-        )
-        self._free(buffer, context)
+        _compute(self._backend, context, product, [(tensor, np.ascontiguousarray(x, np.float32))], out, n_threads)
         return out
 
     def close(self) -> None:
         """Frees the weights."""
-        self._free(self._buffer, self._context)
+        _free(self._buffer, self._context)
         _ggml("ggml_backend_free", None, _pointer)(self._backend)
 
-    @staticmethod
-    def _new_context() -> Any:
-        params = _InitParams(1 << 20, None, True)
-        return _ggml("ggml_init", _pointer, _InitParams)(params)
 
-    @staticmethod
-    def _new_tensor(context: Any, type_: int, k: int, n: int) -> Any:
-        return _ggml("ggml_new_tensor_2d", _pointer, _pointer, ctypes.c_int, _int64, _int64)(context, type_, k, n)
+def attention(q: Floats, k: Halves, v: Halves, mask: Halves | None, scale: float, n_threads: int = 1) -> Floats:
+    """Flash attention over a cache of half floats.
 
-    @staticmethod
-    def _set(tensor: Any, values: npt.NDArray[Any]) -> None:
-        _ggml("ggml_backend_tensor_set", None, _pointer, _pointer, _size, _size)(
-            tensor, values.ctypes.data, 0, values.nbytes
-        )
+    Args:
+        q: [heads, rows, size].
+        k, v: [heads of the cache, keys, size].
+        mask: [rows, keys], added to the scores; None = nothing is.
+        scale: of the scores.
+        n_threads: that compute it.
 
-    @staticmethod
-    def _free(buffer: Any, context: Any) -> None:
-        _ggml("ggml_backend_buffer_free", None, _pointer)(buffer)
-        _ggml("ggml_free", None, _pointer)(context)
+    Returns:
+        [rows, heads, size].
+    """
+    backend = _ggml("ggml_backend_cpu_init", _pointer)()
+    context = _new_context()
+    inputs = [(_tensor_like(context, values), values) for values in (q, k, v)]
+    tensors = [tensor for tensor, _ in inputs]
+    if mask is not None:
+        inputs.append((_tensor_like(context, mask[None]), mask))
+        tensors.append(inputs[-1][0])
+    else:
+        tensors.append(None)
+    flash = _ggml("ggml_flash_attn_ext", _pointer, *[_pointer] * 5, *[ctypes.c_float] * 3)
+    result = flash(context, *tensors, scale, 0.0, 0.0)
+    heads, rows, size = q.shape
+    out = np.empty((rows, heads, size), np.float32)
+    _compute(backend, context, result, inputs, out, n_threads)
+    _ggml("ggml_backend_free", None, _pointer)(backend)
+    return out
+
+
+def _compute(backend: Any, context: Any, result: Any, inputs: Any, out: Floats, n_threads: int) -> None:
+    """Computes a tensor into an array and frees the context."""
+    graph = _ggml("ggml_new_graph", _pointer, _pointer)(context)
+    _ggml("ggml_build_forward_expand", None, _pointer, _pointer)(graph, result)
+    buffer = _ggml("ggml_backend_alloc_ctx_tensors", _pointer, _pointer, _pointer)(context, backend)
+    for tensor, values in inputs:
+        _set(tensor, values)
+    _ggml("ggml_backend_cpu_set_n_threads", None, _pointer, ctypes.c_int)(backend, n_threads)
+    status = _ggml("ggml_backend_graph_compute", ctypes.c_int, _pointer, _pointer)(backend, graph)
+    assert status == 0, status
+    _ggml("ggml_backend_tensor_get", None, _pointer, _pointer, _size, _size)(result, out.ctypes.data, 0, out.nbytes)
+    _free(buffer, context)
+
+
+def _new_context() -> Any:
+    params = _InitParams(1 << 20, None, True)
+    return _ggml("ggml_init", _pointer, _InitParams)(params)
+
+
+def _new_tensor(context: Any, type_: int, k: int, n: int) -> Any:
+    return _ggml("ggml_new_tensor_2d", _pointer, _pointer, ctypes.c_int, _int64, _int64)(context, type_, k, n)
+
+
+def _tensor_like(context: Any, values: npt.NDArray[Any]) -> Any:
+    """A tensor for an array of three dimensions, the last of which ggml calls the first."""
+    type_ = _F16 if values.dtype == np.float16 else _F32
+    make = _ggml("ggml_new_tensor_3d", _pointer, _pointer, ctypes.c_int, _int64, _int64, _int64)
+    return make(context, type_, *reversed(values.shape))
+
+
+def _set(tensor: Any, values: npt.NDArray[Any]) -> None:
+    values = np.ascontiguousarray(values)
+    _ggml("ggml_backend_tensor_set", None, _pointer, _pointer, _size, _size)(
+        tensor, values.ctypes.data, 0, values.nbytes
+    )
+
+
+def _free(buffer: Any, context: Any) -> None:
+    _ggml("ggml_backend_buffer_free", None, _pointer)(buffer)
+    _ggml("ggml_free", None, _pointer)(context)

@@ -17,11 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from .binding import check, ffi, function_address, lib
-from .ggml import Floats, Product
+from .ggml import Floats, Product, attention
 
-FORMAT = 1  # raise it when more, or something else, is checked
+FORMAT = 2  # raise it when more, or something else, is checked
 _ROWS = (*range(1, 21), 33, 64)
 _THREADS = (1, 2, 3)
+# Heads, those that the cache has, elements of one, and keys: below the 512 from which llama.cpp's own loop is split
+# among threads.
+_CACHES = ((3, 1, 64, 37), (6, 2, 64, 300), (4, 4, 128, 130), (8, 2, 128, 511))
+_MOST_ROWS = 11
+# Where the exponentials of C libraries part, with fused multiplications and without them.
+_TELLING = float.fromhex("-0x1.f8cbb2p+5")
 
 Verdict = dict[str, str | None]
 
@@ -92,6 +98,45 @@ def _random(rng: np.random.Generator, rows: int, columns: int) -> Floats:
 
 def difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
     """Where a kernel's bits are not those of llama.cpp's own, None if nowhere."""
+    of_attention = kernel.name.startswith("attention")
+    return _attention_difference(kernel, rng) if of_attention else _product_difference(kernel, rng)
+
+
+def _attention_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+    for heads, cached_heads, size, n_keys in _CACHES:
+        q = 2 * rng.standard_normal((heads, _MOST_ROWS, size)).astype(np.float32)
+        k, v = rng.standard_normal((2, cached_heads, n_keys, size)).astype(np.float16)
+        kinds = np.array([-np.inf, -1.25, 0, 0, 0], np.float16)
+        mask = kinds[rng.integers(0, len(kinds), (_MOST_ROWS, n_keys))]
+        q[0, 0], k[0, :3] = _one_score(_TELLING, size)
+        mask[0, :3] = 0
+        check(lib.mp_kernels_set_thread(0))
+        rows = range(_MOST_ROWS)
+        expected = np.concatenate([attention(q[:, r : r + 1], k, v, mask[r : r + 1], 1.0) for r in rows])
+        check(lib.mp_kernels_set_thread(1))
+        for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
+            for n_threads in _THREADS:
+                before = lib.mp_kernels_n_used(kernel.index)
+                got = attention(q[:, :n_rows], k, v, mask[:n_rows], 1.0, n_threads)
+                where = f"{n_rows} rows of {heads} heads of {size} over {n_keys} keys"
+                if lib.mp_kernels_n_used(kernel.index) == before:
+                    return f"it was not asked for {where}"
+                if got.tobytes() != expected[:n_rows].tobytes():
+                    return f"{where} differ from llama.cpp's own with {n_threads} threads"
+    return None
+
+
+def _one_score(score: float, size: int) -> tuple[Floats, Floats]:
+    """A query and three keys with the scores 0, a given one, and 0."""
+    query, keys = np.zeros(size, np.float32), np.zeros((3, size), np.float32)
+    rest = np.float32(score)
+    for i in range(size):  # half floats that add up to it
+        query[i], keys[1, i] = 1.0, np.float16(rest)
+        rest -= np.float32(keys[1, i])
+    return query, keys
+
+
+def _product_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
     for k, n in _sizes(kernel):
         product = Product(kernel.type, _random(rng, n, k), repacked=kernel.repacked)
         x = _random(rng, max(_ROWS), k)
