@@ -3,6 +3,7 @@
 #include "check.h"
 #include "kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -16,7 +17,7 @@ namespace {
 
 constexpr int lanes = 16;
 
-float from_half(uint16_t half) {
+float decoded(uint16_t half) {
     const int exponent = half >> 10 & 31;
     const float mantissa = static_cast<float>(half & 1023);
     const float size = exponent == 0    ? std::ldexp(mantissa, -24)
@@ -25,25 +26,24 @@ float from_half(uint16_t half) {
     return half >> 15 != 0 ? -size : size;
 }
 
-// To the nearest, of two equally near ones the even.
+float from_half(uint16_t half) {
+    static const std::vector<float> all = [] {
+        std::vector<float> table(65536);
+        for (size_t i = 0; i < table.size(); ++i) {
+            table[i] = decoded(static_cast<uint16_t>(i));
+        }
+        return table;
+    }();
+    return all[half];
+}
+
+// To the nearest, of two equally near ones the even: a number of steps, which are as large as the exponent says.
 uint16_t to_half(float x) {
-    const auto sign = static_cast<uint16_t>(std::signbit(x) ? 0x8000 : 0);
-    x = std::fabs(x);
     int exponent = 0;
     std::frexp(x, &exponent);
-    exponent = std::max(exponent - 11, -24);
-    const float steps = std::nearbyint(std::ldexp(x, -exponent));
-    if (steps == 0.0f) {
-        return sign;
-    }
-    uint16_t half = 0;
-    for (uint16_t h = static_cast<uint16_t>(std::max(0, exponent + 24) << 10); h < 0x7c00; ++h) {
-        if (from_half(h) >= std::ldexp(steps, exponent)) {
-            half = h;
-            break;
-        }
-    }
-    return static_cast<uint16_t>(sign | half);
+    exponent = x == 0.0f ? -24 : std::max(exponent - 11, -24);
+    const int steps = static_cast<int>(std::nearbyint(std::ldexp(std::fabs(x), -exponent)));
+    return static_cast<uint16_t>((std::signbit(x) ? 0x8000 : 0) | (((exponent + 24) << 10) + steps));
 }
 
 std::vector<uint16_t> random_halves(std::mt19937 & rng, size_t n, float deviation) {
@@ -152,7 +152,7 @@ void bits_are_the_loops(int size) {
     const Attend attend = find_attention(size, Instructions::avx512_vnni, true);
     std::mt19937 rng(static_cast<uint32_t>(size));
     for (int n = 1; n <= most_queries; ++n) {
-        for (const int64_t n_keys : {1, 15, 16, 17, 50}) {
+        for (const int64_t n_keys : {1, 15, 16, 37}) {
             check(attend, rng, size, n, n_keys, false);
             check(attend, rng, size, n, n_keys, true);
         }
