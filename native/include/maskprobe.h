@@ -197,7 +197,7 @@ MP_API int mp_session_reset(mp_session * session);
 /* Forgets what drafts and texts have taught (not an adjacency table that was set), as in a new session. */
 MP_API int mp_session_forget(mp_session * session);
 /* Whether its passes behind the prompt take our kernels: 1, 0, or -1 for what mp_kernels_set_default says (the
- * start). Prompts are always decoded by llama.cpp's own kernels, as plain decoding decodes them. */
+ * start). The matrices of prompts are always multiplied by llama.cpp's own kernels, as plain decoding does. */
 MP_API int mp_session_set_kernels(mp_session * session, int32_t use);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);

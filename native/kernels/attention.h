@@ -6,15 +6,13 @@
 #pragma once
 
 #include "exp.h"
-#include "simd.h"
+#include "floats.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
 
 #if defined(MP_AVX512_VNNI)
 
 constexpr int keys_per_block = 16;
-
-MP_INLINE __m512 load_halves(const uint16_t * from) { return _mm512_cvtph_ps(load32(from)); }
 
 MP_INLINE __m512 through_half(__m512 x) {
     return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -135,7 +133,8 @@ private:
     static void unpack(const uint16_t * from, size_t stride, int n, float * to) {
         for (int i = 0; i < n; ++i) {
             MP_UNROLL for (int c = 0; c < vectors; ++c) {
-                _mm512_store_ps(to + i * Size + 16 * c, load_halves(from + static_cast<size_t>(i) * stride + 16 * c));
+                _mm512_store_ps(to + i * Size + 16 * c,
+                                WideFloats::load(from + static_cast<size_t>(i) * stride + 16 * c));
             }
         }
     }

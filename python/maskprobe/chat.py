@@ -53,7 +53,6 @@ class ChatFormats:
         if "tokenizer.chat_template" in metadata:
             templates["chat_template.default"] = metadata["tokenizer.chat_template"]
         self._model = model
-        self._metadata = metadata
         self._templates = templates
         self._formatters: dict[str, Handler] = {}
         self._special = (bos, eos)
@@ -184,12 +183,11 @@ class Tools(NamedTuple):
         Raises:
             ValueError: it is not among the tools.
         """
-        functions = [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
         chosen = self.tool_choice if self.function_call is None else {"function": self.function_call}
         name = chosen["function"].get("name") if _is_choice(chosen) else None
         if name is None or not (self.tools or self.functions):
             return None
-        for function in functions:
+        for function in self._functions():
             if function["name"] == name:
                 return function
         raise ValueError(f"tool_choice names {name!r}, which is not among the tools")
@@ -200,9 +198,11 @@ class Tools(NamedTuple):
         Raises:
             ValueError: the keyword.
         """
-        functions = [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
-        for function in functions:
+        for function in self._functions():
             _check_honoured(function["name"], function.get("parameters"))
+
+    def _functions(self) -> list[dict[str, Any]]:
+        return [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
 
 
 def _is_choice(chosen: Any) -> bool:

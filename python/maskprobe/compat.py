@@ -219,7 +219,7 @@ class CompletionMethods:
             "top_k": top_k,
             "min_p": min_p,
             "typical_p": typical_p,
-            "stop": _listed(stop),
+            "stop": [stop] if isinstance(stop, str) else list(stop or ()),
             "seed": seed,
             "max_tokens": max_tokens,
             "presence_penalty": presence_penalty,
@@ -266,11 +266,6 @@ class CompletionMethods:
         completion = self._complete(prompt, chat_logprobs, **options)
         name = tool["name"] if tool is not None else None
         return answer_chunks(completion, name) if stream else whole_answer(whole_completion(completion), name)
-
-
-def _listed(stop: str | Sequence[str] | None) -> list[str]:
-    """An empty stop string is none."""
-    return [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text != ""]
 
 
 def _n_top(logprobs: bool | None, top_logprobs: int | None) -> int | None:

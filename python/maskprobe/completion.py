@@ -115,21 +115,18 @@ def stream_completion(
 def whole_completion(parts: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """The parts of a streamed completion as one."""
     texts: list[str] = []
-    logprobs: dict[str, list[Any]] | None = None
+    logprobs: dict[str, Any] | None = None
     for part in parts:
         choice = part["choices"][0]
         texts.append(choice["text"])
         if choice["logprobs"] is not None:
-            logprobs = joined_logprobs(logprobs, choice["logprobs"])
+            if logprobs is None:
+                logprobs = {key: [] if isinstance(value, list) else value for key, value in choice["logprobs"].items()}
+            for key, value in choice["logprobs"].items():
+                if isinstance(value, list):
+                    logprobs[key] += value
     choice |= {"text": "".join(texts), "logprobs": logprobs}
     return part
-
-
-def joined_logprobs(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
-    """The log-probabilities of two pieces of text, one behind the other."""
-    if first is None:
-        return second
-    return {key: [*first[key], *values] if isinstance(values, list) else values for key, values in second.items()}
 
 
 class _Logprobs:
