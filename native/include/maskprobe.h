@@ -62,8 +62,8 @@ MP_API const char * mp_kernels_instructions(void);
 /* Chooses as for a lesser processor, for tests; MP_ERROR_ARGUMENT for what this one lacks or nobody knows. */
 MP_API int mp_kernels_limit_instructions(const char * instructions);
 typedef struct mp_kernel {
-    const char * name;   /* "q4_0", "q4_0 repacked", ..., "attention f16" */
-    int32_t type;        /* ggml_type of the weights */
+    const char * name;   /* "q4_0", "q4_0 repacked", ..., "attention f16", ... */
+    int32_t type;        /* ggml_type of the weights, or of the cache */
     int32_t repacked;    /* 1: weights in the CPU_REPACK buffer type's layout */
     int32_t k_multiple;  /* it takes weights of so many columns' multiple, ne[0] */
     int32_t n_multiple;  /* and so many rows' multiple, ne[1] */

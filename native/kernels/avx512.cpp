@@ -9,12 +9,6 @@ namespace mp::kernels {
 
 const Kernel avx512_kernels[n_weights] = MP_KERNEL_TABLE;
 
-Attend avx512_attention(int head_size) {
-    switch (head_size) {
-    case 64: return MP_KERNEL_SET::attend_some<64>;
-    case 128: return MP_KERNEL_SET::attend_some<128>;
-    default: return nullptr;
-    }
-}
+Attend avx512_attention(int head_size, CacheType type) { return MP_KERNEL_SET::find(head_size, type); }
 
 } // namespace mp::kernels

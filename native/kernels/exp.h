@@ -1,4 +1,4 @@
-// expf as the C library has it, sixteen at a time, for numbers that are not above 0: in double precision, by a table of
+// expf as the C library has it, many at a time, for numbers that are not above 0: in double precision, by a table of
 // the 32nd powers of two and a polynomial of the third degree.
 // Source of the algorithm: Szabolcs Nagy, "exp2f and expf", Arm Optimized Routines, which glibc and musl use.
 #pragma once
@@ -6,8 +6,6 @@
 #include "simd.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
-
-#if defined(MP_AVX512_VNNI)
 
 // 2^(i/32), with i taken out of the exponent's bits, to which the whole power of two is added.
 alignas(64) constexpr uint64_t powers_of_two[32] = {
@@ -19,6 +17,8 @@ alignas(64) constexpr uint64_t powers_of_two[32] = {
     0x3feeff76f2fb5e47u, 0x3fef199bdd85529cu, 0x3fef3720dcef9069u, 0x3fef5818dcfba487u, 0x3fef7c97337b9b5fu,
     0x3fefa4afa2a490dau, 0x3fefd0765b6e4540u,
 };
+
+#if defined(MP_AVX512_VNNI)
 
 MP_INLINE __m256 exp_of_negative(__m256 x) {
     const __m512d units = _mm512_set1_pd(0x1.71547652b82fep+0 * 32); // 32nd powers of two per power of e
@@ -41,10 +41,31 @@ MP_INLINE __m256 exp_of_negative(__m256 x) {
     return _mm512_cvtpd_ps(_mm512_mul_pd(y, _mm512_castsi512_pd(power)));
 }
 
-MP_INLINE __m512 exp_of_negative(__m512 x) {
-    const __m256 low = exp_of_negative(_mm512_castps512_ps256(x));
-    const __m256 high = exp_of_negative(_mm512_extractf32x8_ps(x, 1));
-    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+#else
+
+MP_INLINE __m128 exp_of_negative(__m128 x) {
+    const __m256d units = _mm256_set1_pd(0x1.71547652b82fep+0 * 32);
+    const __m256d rounder = _mm256_set1_pd(0x1.8p+52);
+    const __m256d exact = _mm256_cvtps_pd(_mm_max_ps(x, _mm_set1_ps(-104.0f)));
+    const __m256d shifted = _mm256_fmadd_pd(units, exact, rounder);
+    const __m256i whole = _mm256_castpd_si256(shifted);
+    const __m256d rest = _mm256_fmsub_pd(units, exact, _mm256_sub_pd(shifted, rounder));
+
+    const __m256i index = _mm256_and_si256(whole, _mm256_set1_epi64x(31));
+    const __m256i entry = _mm256_i64gather_epi64(reinterpret_cast<const long long *>(powers_of_two), index, 8);
+    const __m256i power = _mm256_add_epi64(entry, _mm256_slli_epi64(whole, 47));
+
+    const __m256d a =
+        _mm256_fmadd_pd(_mm256_set1_pd(0x1.c6af84b912394p-20), rest, _mm256_set1_pd(0x1.ebfce50fac4f3p-13));
+    const __m256d b = _mm256_fmadd_pd(_mm256_set1_pd(0x1.62e42ff0c52d6p-6), rest, _mm256_set1_pd(1.0));
+    const __m256d y = _mm256_fmadd_pd(a, _mm256_mul_pd(rest, rest), b);
+    return _mm256_cvtpd_ps(_mm256_mul_pd(y, _mm256_castsi256_pd(power)));
+}
+
+MP_INLINE __m256 exp_of_negative(__m256 x) {
+    const __m128 low = exp_of_negative(_mm256_castps256_ps128(x));
+    const __m128 high = exp_of_negative(_mm256_extractf128_ps(x, 1));
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
 }
 
 #endif

@@ -2,47 +2,9 @@
 // at its end. One of the four at a time here, so that registers hold the sums of several columns and rows.
 #pragma once
 
-#include "simd.h"
+#include "float_lanes.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
-
-#if defined(MP_AVX512_VNNI)
-struct WideFloats {
-    using Floats = __m512;
-    static constexpr int lanes = 16;
-    static MP_INLINE Floats load(const float * x) { return _mm512_loadu_ps(x); }
-    static MP_INLINE Floats load(const uint16_t * x) { return _mm512_cvtph_ps(load32(x)); }
-    static MP_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-    static MP_INLINE Floats zero() { return _mm512_setzero_ps(); }
-    static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-    // As _mm512_reduce_add_ps: halves upon halves.
-    static MP_INLINE float sum(Floats x) {
-        const __m256 half = _mm256_add_ps(_mm512_extractf32x8_ps(x, 1), _mm512_castps512_ps256(x));
-        const __m128 quarter = _mm_add_ps(_mm256_extractf128_ps(half, 1), _mm256_castps256_ps128(half));
-        const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-        return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
-    }
-};
-using FloatLanes = WideFloats;
-#else
-struct NarrowFloats {
-    using Floats = __m256;
-    static constexpr int lanes = 8;
-    static MP_INLINE Floats load(const float * x) { return _mm256_loadu_ps(x); }
-    static MP_INLINE Floats load(const uint16_t * x) {
-        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(x)));
-    }
-    static MP_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-    static MP_INLINE Floats zero() { return _mm256_setzero_ps(); }
-    static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-    static MP_INLINE float sum(Floats x) {
-        const __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-        const __m128 pairs = _mm_hadd_ps(half, half);
-        return _mm_cvtss_f32(_mm_hadd_ps(pairs, pairs));
-    }
-};
-using FloatLanes = NarrowFloats;
-#endif
 
 // Value: float, or uint16_t for half floats.
 template <class Value> struct FloatRows {

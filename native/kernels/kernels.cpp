@@ -108,13 +108,20 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
     return kernel->multiply == nullptr || other_order ? nullptr : kernel;
 }
 
-Attend find_attention(int head_size, Instructions instructions, bool wide_floats) {
-    return instructions == Instructions::avx512_vnni && wide_floats ? avx512_attention(head_size) : nullptr;
+Attend find_attention(int head_size, CacheType type, Instructions instructions, bool wide_floats) {
+    switch (instructions) {
+    case Instructions::none: break;
+    case Instructions::avx2: return wide_floats ? nullptr : avx2_attention(head_size, type);
+    case Instructions::avx2_vnni: return wide_floats ? nullptr : avx2_vnni_attention(head_size, type);
+    case Instructions::avx512_vnni:
+        return wide_floats ? avx512_attention(head_size, type) : avx2_attention(head_size, type);
+    }
+    return nullptr;
 }
 
 #else
 
-Attend find_attention(int, Instructions, bool) { return nullptr; }
+Attend find_attention(int, CacheType, Instructions, bool) { return nullptr; }
 
 bool processor_has(Instructions instructions) { return instructions == Instructions::none; }
 

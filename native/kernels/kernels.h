@@ -36,24 +36,37 @@ struct Kernel {
                      float * y, size_t stride);
 };
 
-// One head's keys and values as half floats; strides in elements.
+// What the keys and values of a cache are made of.
+enum class CacheType { f16, q8_0 };
+
+// One head's keys and values; strides in bytes.
 struct HeadCache {
-    const uint16_t * keys;
+    const void * keys;
     size_t key_stride;
-    const uint16_t * values;
+    const void * values;
     size_t value_stride;
     int64_t n_keys;
 };
 
 constexpr int most_queries = 8;
+constexpr int largest_head = 512;
 
-// Attention of n queries [n, size] (half floats, at most most_queries) over a head's cache. masks: a row of
-// half floats for each query, -infinity hides a key; nullptr: all count. out: where each query's result goes.
-using Attend = void (*)(const HeadCache & cache, const uint16_t * queries, const uint16_t * const * masks, int n,
-                        float scale, float * const * out);
+// Attention of some queries over a head's cache.
+struct Attention {
+    HeadCache cache;
+    const void * queries;           // [n_queries, head size] of the cache's type
+    int n_queries;                  // most_queries at most
+    const uint16_t * const * masks; // a row of half floats for each query, -infinity hides a key; nullptr: all count
+    float scale;                    // of the scores
+    float cap;                      // scores are cap * tanh(score); 0: as they are
+    const float * sinks;            // a score for each query that takes its share of the weights; nullptr: none
+    float * const * out;            // where each query's result goes, [head size]
+};
+
+using Attend = void (*)(const Attention & all);
 
 // For heads of that many elements, nullptr if there is none; wide_floats as for find.
-Attend find_attention(int head_size, Instructions instructions, bool wide_floats);
+Attend find_attention(int head_size, CacheType type, Instructions instructions, bool wide_floats);
 
 // What this processor and its operating system can do.
 Instructions processor_instructions(); // the best of them
@@ -69,6 +82,8 @@ const Kernel * find(Weights weights, Instructions instructions, bool wide_floats
 extern const Kernel avx2_kernels[n_weights];
 extern const Kernel avx2_vnni_kernels[n_weights];
 extern const Kernel avx512_kernels[n_weights];
-Attend avx512_attention(int head_size);
+Attend avx2_attention(int head_size, CacheType type);
+Attend avx2_vnni_attention(int head_size, CacheType type);
+Attend avx512_attention(int head_size, CacheType type);
 
 } // namespace mp::kernels

@@ -17,6 +17,22 @@ MP_INLINE float sum_lanes(__m256 x) {
     return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
+// [a's halves added | b's halves added]
+MP_INLINE __m256 added_halves(__m256 a, __m256 b) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
+// Lane i: sum_lanes(x[i]), for eight of them.
+MP_INLINE __m256 lane_sums(const __m256 * x) {
+    __m256 pairs[2];
+    MP_UNROLL for (int i = 0; i < 2; ++i) {
+        const __m256 a = added_halves(x[2 * i], x[2 * i + 4]);
+        const __m256 b = added_halves(x[2 * i + 1], x[2 * i + 5]);
+        pairs[i] = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    }
+    return _mm256_hadd_ps(pairs[0], pairs[1]);
+}
+
 MP_INLINE __m256i load32(const void * from) { return _mm256_loadu_si256(static_cast<const __m256i *>(from)); }
 
 MP_INLINE __m256i twice16(const void * from) {

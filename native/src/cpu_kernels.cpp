@@ -69,8 +69,19 @@ State & state() {
     return *only;
 }
 
-// What attention says of itself in the list of kernels: heads are multiples of that many elements.
-constexpr Kernel attention_kernel = {Activations::f16, 64, 1, 1, 1, nullptr, nullptr, nullptr};
+// Attention in the list of kernels, which tells heads of how many elements there surely are.
+constexpr int usual_head = 64;
+constexpr Kernel attention_kernel = {Activations::f16, usual_head, 1, 1, 1, nullptr, nullptr, nullptr};
+constexpr Entry known_attentions[n_attentions] = {
+    {"attention f16", &attention_kernel, ggml::f16, false, true, false},
+    {"attention f16 capped", &attention_kernel, ggml::f16, false, true, true},
+    {"attention q8_0", &attention_kernel, ggml::q8_0, false, true, false},
+    {"attention q8_0 capped", &attention_kernel, ggml::q8_0, false, true, true},
+};
+
+kernels::CacheType cache_type(int32_t type) {
+    return type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;
+}
 
 std::mutex attaching;
 thread_local int use_on_this_thread = -1;
@@ -81,15 +92,15 @@ void list_entries(State & s) {
     s.n_entries = 0;
     for (const Known & one : known) {
         if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
-            s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked};
+            s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked, false, false};
         }
     }
-    if (kernels::find_attention(attention_kernel.k_multiple, s.instructions, s.wide_floats) != nullptr) {
-        s.entries[s.n_entries++] = {"attention f16", &attention_kernel, ggml::f16, false};
+    for (const Entry & one : known_attentions) {
+        if (kernels::find_attention(usual_head, cache_type(one.type), s.instructions, s.wide_floats) != nullptr) {
+            s.entries[s.n_entries++] = one;
+        }
     }
 }
-
-bool is_attention(const Entry & entry) { return entry.kernel == &attention_kernel; }
 
 // --- which products are ours ------------------------------------------------------------------------
 
@@ -122,7 +133,7 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     }
     for (size_t i = 0; i < s.n_entries; ++i) {
         const Entry & entry = s.entries[i];
-        if (entry.type == w.type && entry.repacked == repacked && !is_attention(entry)) {
+        if (entry.type == w.type && entry.repacked == repacked && !entry.is_attention) {
             const Kernel & kernel = *entry.kernel;
             const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
                               w.ne[1] % kernel.n_multiple == 0 && rows >= kernel.fewest_rows;
@@ -140,33 +151,47 @@ bool in_host_memory(const State & s, const ggml::Tensor & tensor) {
            s.api.ggml_backend_buft_is_host(s.api.ggml_backend_buffer_get_type(const_cast<ggml::Buffer *>(buffer)));
 }
 
+constexpr int cap_at = 2; // of attention's parameters; the scale comes first
+
 float parameter(const ggml::Tensor & op, int at) {
     float value;
     std::memcpy(&value, &op.op_params[at], sizeof value);
     return value;
 }
 
-// The entry for an attention over a cache of half floats, or -1.
+size_t block_bytes(const State & s, int32_t type) { return s.api.ggml_row_size(type, type == ggml::f16 ? 1 : 32); }
+
+kernels::Attend find_attention(const State & s, const ggml::Tensor & q, const ggml::Tensor & k) {
+    return kernels::find_attention(static_cast<int>(q.ne[0]), cache_type(k.type), s.instructions, s.wide_floats);
+}
+
+// The entry for an attention, or -1.
 int entry_for_attention(const State & s, const ggml::Tensor & op) {
     const ggml::Tensor & q = *op.src[0];
     const ggml::Tensor & k = *op.src[1];
     const ggml::Tensor & v = *op.src[2];
     const ggml::Tensor * mask = op.src[3];
     const ggml::Tensor * sinks = op.src[4];
-    constexpr int bias_at = 1; // of ALiBi, and behind it where scores are capped
-    constexpr int cap_at = 2;
-    const bool is_plain = sinks == nullptr && parameter(op, bias_at) == 0.0f && parameter(op, cap_at) == 0.0f;
-    const bool types = q.type == ggml::f32 && k.type == ggml::f16 && v.type == ggml::f16 &&
-                       (mask == nullptr || mask->type == ggml::f16);
-    if (!is_plain || !types || q.ne[1] < 1 || q.ne[1] > most_rows || q.ne[3] != 1 || k.ne[3] != 1 || v.ne[3] != 1 ||
-        k.ne[0] != q.ne[0] || v.ne[0] != q.ne[0] || k.ne[2] != v.ne[2] || k.ne[2] < 1 || q.ne[2] % k.ne[2] != 0 ||
-        q.nb[0] != sizeof(float) || k.nb[0] != sizeof(uint16_t) || v.nb[0] != sizeof(uint16_t) ||
-        op.nb[0] != sizeof(float) ||
-        kernels::find_attention(static_cast<int>(q.ne[0]), s.instructions, s.wide_floats) == nullptr ||
-        !in_host_memory(s, k) || !in_host_memory(s, v)) {
+    constexpr int alibi_at = 1;
+    const bool types = q.type == ggml::f32 && k.type == v.type && (mask == nullptr || mask->type == ggml::f16) &&
+                       (sinks == nullptr || (sinks->type == ggml::f32 && in_host_memory(s, *sinks)));
+    const bool shapes = q.ne[1] >= 1 && q.ne[1] <= most_rows && q.ne[3] == 1 && k.ne[3] == 1 && v.ne[3] == 1 &&
+                        k.ne[0] == q.ne[0] && v.ne[0] == q.ne[0] && k.ne[2] == v.ne[2] && k.ne[2] >= 1 &&
+                        q.ne[2] % k.ne[2] == 0;
+    const bool rows = q.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) && k.nb[0] == block_bytes(s, k.type) &&
+                      v.nb[0] == block_bytes(s, k.type);
+    if (!types || !shapes || !rows || parameter(op, alibi_at) != 0.0f || !in_host_memory(s, k) ||
+        !in_host_memory(s, v)) {
         return -1;
     }
-    return static_cast<int>(s.n_entries) - 1; // the last of them
+    const bool capped = parameter(op, cap_at) != 0.0f;
+    for (size_t i = 0; i < s.n_entries; ++i) {
+        const Entry & entry = s.entries[i];
+        if (entry.is_attention && entry.type == k.type && entry.capped == capped) {
+            return find_attention(s, q, k) != nullptr ? static_cast<int>(i) : -1;
+        }
+    }
+    return -1;
 }
 
 int claim(const State & s, const ggml::Tensor & op) {
@@ -266,16 +291,17 @@ void attend(State & s, const ggml::ComputeParams & params, ggml::Tensor & op) {
     const ggml::Tensor & k = *op.src[1];
     const ggml::Tensor & v = *op.src[2];
     const ggml::Tensor * mask = op.src[3];
-    constexpr int largest_head = 128;
+    const ggml::Tensor * sinks = op.src[4];
     const int64_t size = q.ne[0];
-    const int64_t n_rows = q.ne[1];
     const int64_t sharing = q.ne[2] / k.ne[2]; // query heads for each head of the cache
-    const int64_t n_queries = sharing * n_rows;
+    const int64_t n_queries = sharing * q.ne[1];
     const int64_t wanted = std::clamp<int64_t>(n_queries * k.ne[2] / (2 * params.nth), 1, kernels::most_queries);
     const int64_t n_parts = (n_queries + wanted - 1) / wanted;
-    const kernels::Attend kernel = kernels::find_attention(static_cast<int>(size), s.instructions, s.wide_floats);
-    const auto from_float = s.api.ggml_get_type_traits_cpu(ggml::f16)->from_float;
-    const float scale = parameter(op, 0);
+    const kernels::Attend kernel = find_attention(s, q, k);
+    const auto from_float = s.api.ggml_get_type_traits_cpu(k.type)->from_float;
+    const size_t query_bytes = s.api.ggml_row_size(k.type, size);
+    const float cap = parameter(op, cap_at);
+    const float scale = cap == 0.0f ? parameter(op, 0) : parameter(op, 0) / cap;
 
     if (params.ith == 0) {
         s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
@@ -285,23 +311,32 @@ void attend(State & s, const ggml::ComputeParams & params, ggml::Tensor & op) {
         const int64_t head = at / n_parts;
         const int64_t first = n_queries * (at % n_parts) / n_parts;
         const int64_t last = n_queries * (at % n_parts + 1) / n_parts;
-        alignas(64) uint16_t queries[kernels::most_queries * largest_head];
+        alignas(64) char queries[kernels::most_queries * kernels::largest_head * sizeof(uint16_t)];
         const uint16_t * masks[kernels::most_queries];
+        float shares[kernels::most_queries];
         float * out[kernels::most_queries];
         for (int64_t i = first; i < last; ++i) {
             const int64_t row = i / sharing;
             const int64_t query_head = head * sharing + i % sharing;
-            from_float(reinterpret_cast<const float *>(row_of(q, row, query_head)), queries + (i - first) * size, size);
+            from_float(reinterpret_cast<const float *>(row_of(q, row, query_head)),
+                       queries + static_cast<size_t>(i - first) * query_bytes, size);
             if (mask != nullptr) {
                 masks[i - first] = reinterpret_cast<const uint16_t *>(row_of(*mask, row, query_head % mask->ne[2]));
+            }
+            if (sinks != nullptr) {
+                shares[i - first] = static_cast<const float *>(sinks->data)[query_head];
             }
             out[i - first] = reinterpret_cast<float *>(static_cast<char *>(op.data) +
                                                        static_cast<size_t>(query_head + row * op.ne[1]) * op.nb[1]);
         }
-        const kernels::HeadCache cache = {
-            reinterpret_cast<const uint16_t *>(row_of(k, 0, head)), k.nb[1] / sizeof(uint16_t),
-            reinterpret_cast<const uint16_t *>(row_of(v, 0, head)), v.nb[1] / sizeof(uint16_t), k.ne[1]};
-        kernel(cache, queries, mask == nullptr ? nullptr : masks, static_cast<int>(last - first), scale, out);
+        kernel({{row_of(k, 0, head), k.nb[1], row_of(v, 0, head), v.nb[1], k.ne[1]},
+                queries,
+                static_cast<int>(last - first),
+                mask == nullptr ? nullptr : masks,
+                scale,
+                cap,
+                sinks == nullptr ? nullptr : shares,
+                out});
     }
 }
 

@@ -17,14 +17,17 @@ namespace mp::cpu_kernels {
 
 constexpr int most_rows = 64; // of activations; more are a prompt
 
-constexpr int most_entries = kernels::n_weights + 1; // attention too
+constexpr int n_attentions = 4; // by the cache's type, and whether scores are capped
+constexpr int most_entries = kernels::n_weights + n_attentions;
 
-// One kernel of the present instruction set, and the weights it is for.
+// One kernel of the present instruction set, and the weights or the cache that it is for.
 struct Entry {
     const char * name;
     const kernels::Kernel * kernel;
     int32_t type;
     bool repacked;
+    bool is_attention;
+    bool capped;
 };
 
 // The i-th ggml function that attach needs, nullptr past the last.

@@ -290,6 +290,11 @@ struct Product {
     }
 };
 
+kernels::Attend attention_kernel(int32_t type) {
+    const auto of = type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;
+    return kernels::find_attention(64, of, cpu_kernels::instructions(), has_avx512() != 0);
+}
+
 // Attention of rows of 4 heads over a cache of 2, in views as llama.cpp has them.
 struct Attention {
     static constexpr int64_t size = 64;
@@ -297,36 +302,42 @@ struct Attention {
     static constexpr int64_t n_cached_heads = 2;
     static constexpr int64_t n_keys = 40;
     int64_t n_rows;
+    int32_t type;
     std::vector<float> queries;
-    std::vector<uint16_t> keys;
-    std::vector<uint16_t> values;
+    std::vector<char> keys;
+    std::vector<char> values;
     std::vector<uint16_t> hidden;
     std::vector<float> results;
+    std::vector<float> sinks;
+    float cap = 0.0f;
     ggml::Tensor q{};
     ggml::Tensor k{};
     ggml::Tensor v{};
     ggml::Tensor mask{};
+    ggml::Tensor sink{};
     ggml::Tensor op{};
 
-    explicit Attention(int64_t rows)
-        : n_rows(rows), queries(static_cast<size_t>(rows * n_heads * size)),
-          keys(static_cast<size_t>(n_keys * n_cached_heads * size)), values(keys.size()),
+    explicit Attention(int64_t rows, int32_t type_ = ggml::f16)
+        : n_rows(rows), type(type_), queries(static_cast<size_t>(rows * n_heads * size)),
           hidden(static_cast<size_t>(rows * n_keys)), results(queries.size(), 0.0f) {
         std::mt19937 rng(7);
-        for (float & x : queries) {
-            x = static_cast<float>(below(rng, 64) - 32) / 16.0f;
-        }
-        for (std::vector<uint16_t> * halves : {&keys, &values}) {
-            for (uint16_t & x : *halves) {
-                x = to_half(static_cast<float>(below(rng, 64) - 32) / 16.0f);
-            }
+        const auto random = [&] { return static_cast<float>(below(rng, 64) - 32) / 16.0f; };
+        std::generate(queries.begin(), queries.end(), random);
+        for (std::vector<char> * cache : {&keys, &values}) {
+            std::vector<float> floats(static_cast<size_t>(n_keys * n_cached_heads * size));
+            std::generate(floats.begin(), floats.end(), random);
+            cache->resize(n_keys * n_cached_heads * head_bytes());
+            type_traits(type)->from_float(floats.data(), cache->data(), n_keys * n_cached_heads * size);
         }
         for (uint16_t & x : hidden) {
             x = below(rng, 3) == 0 ? 0xfc00 : 0;
         }
         set(q, ggml::f32, {size, rows, n_heads, 1}, {4, n_heads * size * 4, size * 4}, queries.data());
-        set(k, ggml::f16, {size, n_keys, n_cached_heads, 1}, {2, n_cached_heads * size * 2, size * 2}, keys.data());
-        set(v, ggml::f16, {size, n_keys, n_cached_heads, 1}, {2, n_cached_heads * size * 2, size * 2}, values.data());
+        const auto of_head = static_cast<int64_t>(head_bytes());
+        for (const auto & [tensor, cache] : {std::pair{&k, &keys}, std::pair{&v, &values}}) {
+            set(*tensor, type, {size, n_keys, n_cached_heads, 1},
+                {type == ggml::f16 ? 2 : 34, n_cached_heads * of_head, of_head}, cache->data());
+        }
         set(mask, ggml::f16, {n_keys, rows, 1, 1}, {2, n_keys * 2, rows * n_keys * 2}, hidden.data());
         set(op, ggml::f32, {size, n_heads, rows, 1}, {4, size * 4, n_heads * size * 4}, results.data());
         op.op = attention;
@@ -338,6 +349,8 @@ struct Attention {
         std::memcpy(op.op_params, &factor, sizeof factor);
     }
     Attention(const Attention &) = delete;
+
+    size_t head_bytes() const { return row_size(type, size); }
 
     static void set(ggml::Tensor & t, int32_t type, std::initializer_list<int64_t> ne,
                     std::initializer_list<int64_t> nb, void * data) {
@@ -369,21 +382,39 @@ struct Attention {
         return n_done > 0;
     }
 
+    void cap_at(float value) {
+        cap = value;
+        std::memcpy(&op.op_params[2], &cap, sizeof cap);
+    }
+
+    void add_sinks() {
+        sinks = {0.5f, -1.0f, 4.0f, 9.0f};
+        set(sink, ggml::f32, {n_heads, 1, 1, 1}, {4, 4 * n_heads, 4 * n_heads}, sinks.data());
+        op.src[4] = &sink;
+    }
+
     // One query at a time, straight from the kernel.
     std::vector<float> direct() const {
         std::vector<float> out(results.size());
-        const kernels::Attend attend = kernels::find_attention(size, cpu_kernels::instructions(), true);
+        const kernels::Attend attend = attention_kernel(type);
+        float shares[n_heads];
+        std::copy(sinks.begin(), sinks.end(), shares);
         for (int64_t row = 0; row < n_rows; ++row) {
             for (int64_t head = 0; head < n_heads; ++head) {
                 const int64_t at = (row * n_heads + head) * size;
-                const int64_t cached = head / (n_heads / n_cached_heads) * size;
-                uint16_t query[size];
-                quantize_f16(queries.data() + at, query, size);
-                const kernels::HeadCache cache = {keys.data() + cached, n_cached_heads * size, values.data() + cached,
-                                                  n_cached_heads * size, n_keys};
+                const size_t cached = static_cast<size_t>(head / (n_heads / n_cached_heads)) * head_bytes();
+                char query[size * 2];
+                type_traits(type)->from_float(queries.data() + at, query, size);
                 const uint16_t * mask_of_row = hidden.data() + row * n_keys;
                 float * to = out.data() + at;
-                attend(cache, query, &mask_of_row, 1, 0.125f, &to);
+                attend({{keys.data() + cached, k.nb[1], values.data() + cached, v.nb[1], n_keys},
+                        query,
+                        1,
+                        &mask_of_row,
+                        cap == 0.0f ? 0.125f : 0.125f / cap,
+                        cap,
+                        sinks.empty() ? nullptr : &shares[head],
+                        &to});
             }
         }
         return out;
@@ -423,14 +454,16 @@ std::vector<float> direct(const Product & product, const kernels::Kernel & kerne
     return out;
 }
 
-int entry_of(kernels::Weights weights) {
+int entry_called(const char * name) {
     for (size_t i = 0; cpu_kernels::entry(i) != nullptr; ++i) {
-        if (std::strcmp(cpu_kernels::entry(i)->name, kernels::name_of(weights)) == 0) {
+        if (std::strcmp(cpu_kernels::entry(i)->name, name) == 0) {
             return static_cast<int>(i);
         }
     }
     return -1;
 }
+
+int entry_of(kernels::Weights weights) { return entry_called(kernels::name_of(weights)); }
 
 const bool has_kernels = kernels::processor_instructions() != kernels::Instructions::none;
 
@@ -542,24 +575,29 @@ void test_results() {
     }
 }
 
-const bool has_attention = kernels::find_attention(64, kernels::processor_instructions(), true) != nullptr;
-
 void test_attention() {
-    size_t index = 0;
-    while (cpu_kernels::entry(index + 1) != nullptr) {
-        ++index;
-    }
-    CHECK_EQ(std::string(cpu_kernels::entry(index)->name) == "attention f16", has_attention);
-    for (const int64_t n_rows : {1, 2, 3, 8, 20}) {
-        for (const int n_threads : {1, 2, 3}) {
-            const Scope scope(std::to_string(n_rows) + " rows, " + std::to_string(n_threads) + " threads");
-            Attention one(n_rows);
-            const int64_t before = cpu_kernels::n_used(index);
-            CHECK_EQ(one.compute(n_threads), has_attention);
-            if (has_attention) {
-                CHECK_EQ(cpu_kernels::n_used(index), before + 1);
-                const std::vector<float> expected = one.direct();
-                CHECK_EQ(std::memcmp(one.results.data(), expected.data(), expected.size() * sizeof(float)), 0);
+    for (const char * name : {"attention f16", "attention f16 capped", "attention q8_0", "attention q8_0 capped"}) {
+        const int index = entry_called(name);
+        CHECK_EQ(index >= 0, has_kernels);
+        const std::string kind = name;
+        for (const int64_t n_rows : {1, 2, 3, 8, 20}) {
+            for (const int n_threads : {1, 2, 3}) {
+                const Scope scope(kind + ", " + std::to_string(n_rows) + " rows, " + std::to_string(n_threads) +
+                                  " threads");
+                Attention one(n_rows, kind.find("q8_0") == std::string::npos ? ggml::f16 : ggml::q8_0);
+                if (kind.find("capped") != std::string::npos) {
+                    one.cap_at(4.0f);
+                }
+                if (n_rows % 2 == 1) {
+                    one.add_sinks();
+                }
+                const int64_t before = has_kernels ? cpu_kernels::n_used(static_cast<size_t>(index)) : 0;
+                CHECK_EQ(one.compute(n_threads), has_kernels);
+                if (has_kernels) {
+                    CHECK_EQ(cpu_kernels::n_used(static_cast<size_t>(index)), before + 1);
+                    const std::vector<float> expected = one.direct();
+                    CHECK_EQ(std::memcmp(one.results.data(), expected.data(), expected.size() * sizeof(float)), 0);
+                }
             }
         }
     }
@@ -568,17 +606,21 @@ void test_attention() {
         change(one);
         return one.compute(1);
     };
-    CHECK_EQ(with([](Attention &) {}), has_attention);
-    CHECK_EQ(with([](Attention & a) { a.op.src[3] = nullptr; }), has_attention);
+    CHECK_EQ(with([](Attention &) {}), has_kernels);
+    CHECK_EQ(with([](Attention & a) { a.op.src[3] = nullptr; }), has_kernels);
     const float number = 1.0f;
     CHECK(!with([&](Attention & a) { std::memcpy(&a.op.op_params[1], &number, sizeof number); })); // ALiBi
-    CHECK(!with([&](Attention & a) { std::memcpy(&a.op.op_params[2], &number, sizeof number); })); // capped
-    CHECK(!with([](Attention & a) { a.op.src[4] = &a.mask; }));                                    // sinks
+    CHECK(!with([](Attention & a) { a.op.src[4] = &a.mask; })); // sinks of half floats
+    CHECK(!with([](Attention & a) {
+        a.add_sinks();
+        a.sink.buffer = &remote_buffer;
+    }));
     CHECK(!with([](Attention & a) { a.k.type = ggml::q8_0; }));
+    CHECK(!with([](Attention & a) { a.k.type = a.v.type = ggml::q4_0; }));
     CHECK(!with([](Attention & a) { a.v.type = ggml::f32; }));
     CHECK(!with([](Attention & a) { a.q.type = ggml::f16; }));
     CHECK(!with([](Attention & a) { a.mask.type = ggml::f32; }));
-    CHECK(!with([](Attention & a) { a.q.ne[0] = a.k.ne[0] = a.v.ne[0] = 32; }));
+    CHECK(!with([](Attention & a) { a.q.ne[0] = a.k.ne[0] = a.v.ne[0] = 48; }));
     CHECK(!with([](Attention & a) { a.v.ne[0] = 32; }));
     CHECK(!with([](Attention & a) { a.q.ne[1] = cpu_kernels::most_rows + 1; }));
     CHECK(!with([](Attention & a) { a.q.ne[3] = 2; }));
@@ -591,7 +633,7 @@ void test_attention() {
     CHECK(!one.compute(1, true)); // the reference is ggml's
     {
         const cpu_kernels::Use alone(cpu_kernels::attention_alone);
-        CHECK_EQ(one.compute(2), has_attention);
+        CHECK_EQ(one.compute(2), has_kernels);
         CHECK(!Product(ggml::f32, 128, 16, 4, &host_buffer).is_ours());
     }
     const cpu_kernels::Use none(0);

@@ -20,7 +20,8 @@ Halves = npt.NDArray[np.float16]
 
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _REPACK = b"CPU_REPACK"
-_F32, _F16 = 0, 1
+_F32 = 0
+F16, Q8_0 = 1, 8
 _pointer, _int64, _size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
 
 
@@ -73,7 +74,7 @@ class Product:
         self.n, self.k = weights.shape
         self._backend = _ggml("ggml_backend_cpu_init", _pointer)()
         self._context = _new_context()
-        self._weights = _new_tensor(self._context, type_, self.k, self.n)
+        self._weights = _new_tensor(self._context, type_, self.n, self.k)
         self._buffer = _ggml("ggml_backend_alloc_ctx_tensors_from_buft", _pointer, _pointer, _pointer)(
             self._context, _cpu_buffer_type(repacked)
         )
@@ -83,7 +84,7 @@ class Product:
         """The products of rows [rows, k] with the weights, [rows, n]."""
         rows = len(x)
         context = _new_context()
-        tensor = _new_tensor(context, _F32, self.k, rows)
+        tensor = _new_tensor(context, _F32, rows, self.k)
         product = _ggml("ggml_mul_mat", _pointer, _pointer, _pointer, _pointer)(context, self._weights, tensor)
         out = np.empty((rows, self.n), np.float32)
         _compute(self._backend, context, product, [(tensor, np.ascontiguousarray(x, np.float32))], out, n_threads)
@@ -95,14 +96,28 @@ class Product:
         _ggml("ggml_backend_free", None, _pointer)(self._backend)
 
 
-def attention(q: Floats, k: Halves, v: Halves, mask: Halves | None, scale: float, n_threads: int = 1) -> Floats:
-    """Flash attention over a cache of half floats.
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    mask: Halves | None,
+    *,
+    scale: float = 1.0,
+    cap: float = 0.0,
+    sinks: Floats | None = None,
+    type_: int = F16,
+    n_threads: int = 1,
+) -> Floats:
+    """Flash attention.
 
     Args:
         q: [heads, rows, size].
         k, v: [heads of the cache, keys, size].
         mask: [rows, keys], added to the scores; None = nothing is.
         scale: of the scores.
+        cap: scores are cap * tanh(score / cap); 0 = as they are.
+        sinks: [heads], scores that take their share of the weights; None = there are none.
+        type_: a ggml_type, which keys and values are turned into.
         n_threads: that compute it.
 
     Returns:
@@ -110,15 +125,20 @@ def attention(q: Floats, k: Halves, v: Halves, mask: Halves | None, scale: float
     """
     backend = _ggml("ggml_backend_cpu_init", _pointer)()
     context = _new_context()
-    inputs = [(_tensor_like(context, values), values) for values in (q, k, v)]
+    inputs: list[tuple[Any, npt.NDArray[Any]]] = [(_new_tensor(context, _F32, *q.shape), q)]
+    for values in (k, v):
+        raw = quantize(type_, np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1]))
+        inputs.append((_new_tensor(context, type_, *values.shape), raw))
     tensors = [tensor for tensor, _ in inputs]
+    tensors.append(None)
     if mask is not None:
-        inputs.append((_tensor_like(context, mask[None]), mask))
-        tensors.append(inputs[-1][0])
-    else:
-        tensors.append(None)
+        tensors[-1] = _new_tensor(context, F16, 1, *mask.shape)
+        inputs.append((tensors[-1], mask))
     flash = _ggml("ggml_flash_attn_ext", _pointer, *[_pointer] * 5, *[ctypes.c_float] * 3)
-    result = flash(context, *tensors, scale, 0.0, 0.0)
+    result = flash(context, *tensors, scale, 0.0, cap)
+    if sinks is not None:
+        inputs.append((_new_tensor(context, _F32, len(sinks)), sinks))
+        _ggml("ggml_flash_attn_ext_add_sinks", None, _pointer, _pointer)(result, inputs[-1][0])
     heads, rows, size = q.shape
     out = np.empty((rows, heads, size), np.float32)
     _compute(backend, context, result, inputs, out, n_threads)
@@ -145,15 +165,10 @@ def _new_context() -> Any:
     return _ggml("ggml_init", _pointer, _InitParams)(params)
 
 
-def _new_tensor(context: Any, type_: int, k: int, n: int) -> Any:
-    return _ggml("ggml_new_tensor_2d", _pointer, _pointer, ctypes.c_int, _int64, _int64)(context, type_, k, n)
-
-
-def _tensor_like(context: Any, values: npt.NDArray[Any]) -> Any:
-    """A tensor for an array of three dimensions, the last of which ggml calls the first."""
-    type_ = _F16 if values.dtype == np.float16 else _F32
+def _new_tensor(context: Any, type_: int, *shape: int) -> Any:
+    """A tensor of up to three dimensions, the last of which ggml calls the first."""
     make = _ggml("ggml_new_tensor_3d", _pointer, _pointer, ctypes.c_int, _int64, _int64, _int64)
-    return make(context, type_, *reversed(values.shape))
+    return make(context, type_, *reversed((1,) * (3 - len(shape)) + shape))
 
 
 def _set(tensor: Any, values: npt.NDArray[Any]) -> None:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .binding import check, ffi, function_address, lib
-from .ggml import Floats, Product, attention
+from .ggml import F16, Floats, Product, attention
 
-FORMAT = 2  # raise it when more, or something else, is checked
+FORMAT = 3  # raise it when more, or something else, is checked
 _ROWS = (*range(1, 21), 33, 64)
 _THREADS = (1, 2, 3)
 # Heads, those that the cache has, elements of one, and keys: below the 512 from which llama.cpp's own loop is split
 # among threads.
-_CACHES = ((3, 1, 64, 37), (6, 2, 64, 300), (4, 4, 128, 130), (8, 2, 128, 511))
+_CACHES = ((3, 1, 64, 37), (6, 2, 64, 300), (4, 4, 128, 130), (8, 2, 128, 511), (4, 1, 256, 100), (2, 1, 512, 65))
 _MOST_ROWS = 11
 # Where the exponentials of C libraries part, with fused multiplications and without them.
 _TELLING = float.fromhex("-0x1.f8cbb2p+5")
@@ -103,26 +103,35 @@ def difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
 
 
 def _attention_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+    cap = 30.0 if kernel.name.endswith("capped") else 0.0
     for heads, cached_heads, size, n_keys in _CACHES:
         q = 2 * rng.standard_normal((heads, _MOST_ROWS, size)).astype(np.float32)
-        k, v = rng.standard_normal((2, cached_heads, n_keys, size)).astype(np.float16)
+        k, v = rng.standard_normal((2, cached_heads, n_keys, size)).astype(np.float32)
         kinds = np.array([-np.inf, -1.25, 0, 0, 0], np.float16)
         mask = kinds[rng.integers(0, len(kinds), (_MOST_ROWS, n_keys))]
-        q[0, 0], k[0, :3] = _one_score(_TELLING, size)
-        mask[0, :3] = 0
-        check(lib.mp_kernels_set_thread(0))
-        rows = range(_MOST_ROWS)
-        expected = np.concatenate([attention(q[:, r : r + 1], k, v, mask[r : r + 1], 1.0) for r in rows])
-        check(lib.mp_kernels_set_thread(1))
-        for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
-            for n_threads in _THREADS:
-                before = lib.mp_kernels_n_used(kernel.index)
-                got = attention(q[:, :n_rows], k, v, mask[:n_rows], 1.0, n_threads)
-                where = f"{n_rows} rows of {heads} heads of {size} over {n_keys} keys"
-                if lib.mp_kernels_n_used(kernel.index) == before:
-                    return f"it was not asked for {where}"
-                if got.tobytes() != expected[:n_rows].tobytes():
-                    return f"{where} differ from llama.cpp's own with {n_threads} threads"
+        if kernel.type == F16 and cap == 0:
+            q[0, 0], k[0, :3] = _one_score(_TELLING, size)
+            mask[0, :3] = 0
+        for sinks in (None, 3 * rng.standard_normal(heads).astype(np.float32)):
+
+            def compute(rows: slice, n_threads: int = 1, sinks: Floats | None = sinks) -> Floats:
+                return attention(
+                    q[:, rows], k, v, mask[rows], cap=cap, sinks=sinks, type_=kernel.type, n_threads=n_threads
+                )
+
+            check(lib.mp_kernels_set_thread(0))
+            expected = np.concatenate([compute(slice(row, row + 1)) for row in range(_MOST_ROWS)])
+            check(lib.mp_kernels_set_thread(1))
+            for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
+                for n_threads in _THREADS:
+                    before = lib.mp_kernels_n_used(kernel.index)
+                    got = compute(slice(n_rows), n_threads)
+                    where = f"{n_rows} rows of {heads} heads of {size} over {n_keys} keys"
+                    where += "" if sinks is None else " with sinks"
+                    if lib.mp_kernels_n_used(kernel.index) == before:
+                        return f"it was not asked for {where}"
+                    if got.tobytes() != expected[:n_rows].tobytes():
+                        return f"{where} differ from llama.cpp's own with {n_threads} threads"
     return None
 
 
