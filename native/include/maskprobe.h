@@ -71,8 +71,9 @@ typedef struct mp_kernel {
     int32_t most_rows;
 } mp_kernel;
 MP_API int mp_kernels_get(size_t index, mp_kernel * kernel); /* MP_ERROR_ARGUMENT past the last one */
-/* The kernels that may be used from now on: bit i for the i-th one. None at first. */
-MP_API int mp_kernels_allow(uint32_t kernels);
+/* The kernels that may be used from now on: bit i for the i-th one; and those of them that prompts are computed by too.
+ * None at first. */
+MP_API int mp_kernels_allow(uint32_t kernels, uint32_t for_prompts);
 MP_API uint32_t mp_kernels_allowed(void);
 /* Whether passes that are not a session's take them, on any thread: 1 or 0, the start. */
 MP_API int mp_kernels_set_default(int32_t use);

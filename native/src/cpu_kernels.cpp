@@ -1,10 +1,8 @@
 #include "cpu_kernels.h"
 
+#include "cpu_ops.h"
 #include "error.h"
-#include "ggml_api.h"
 
-#include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -14,8 +12,6 @@ namespace mp::cpu_kernels {
 
 namespace {
 
-using kernels::Activations;
-using kernels::Kernel;
 using kernels::Weights;
 
 constexpr const char * function_names[] = {
@@ -37,41 +33,13 @@ constexpr Known known[] = {
     {Weights::f32, ggml::f32, false},
 };
 
-int32_t type_of(Activations activations) {
-    switch (activations) {
-    case Activations::q8_0: return ggml::q8_0;
-    case Activations::q8_1: return ggml::q8_1;
-    case Activations::q8_k: return ggml::q8_k;
-    case Activations::f16: return ggml::f16;
-    case Activations::f32: return ggml::f32;
-    }
-    return ggml::f32;
-}
-
-// All of it is set once by attach, but what is atomic. It outlives every graph, so it is never freed.
-struct State {
-    ggml::Api api;
-    int32_t op_mul_mat = -1;
-    int32_t op_attention = -1;
-    ggml::BufferType * repack = nullptr;
-    ggml::ExtraBufferType * stock = nullptr; // the context that repack had
-    bool wide_floats = false;
-    kernels::Instructions instructions = kernels::processor_instructions();
-    Entry entries[most_entries] = {};
-    size_t n_entries = 0;
-    std::atomic<uint32_t> allowed{0};
-    std::atomic<bool> use_by_default{false};
-    std::atomic<int64_t> n_used[most_entries] = {};
-};
-
 State & state() {
     static State * const only = new State;
     return *only;
 }
 
-// Attention in the list of kernels, which tells heads of how many elements there surely are.
-constexpr int usual_head = 64;
-constexpr Kernel attention_kernel = {Activations::f16, usual_head, 1, 1, 1, nullptr, nullptr, nullptr};
+// Attention in the list of kernels: what it has in place of a kernel for weights.
+constexpr kernels::Kernel attention_kernel = {kernels::Activations::f16, 64, 1, 1, 1, nullptr, nullptr, nullptr};
 constexpr Entry known_attentions[n_attentions] = {
     {"attention f16", &attention_kernel, ggml::f16, false, true, false},
     {"attention f16 capped", &attention_kernel, ggml::f16, false, true, true},
@@ -79,119 +47,38 @@ constexpr Entry known_attentions[n_attentions] = {
     {"attention q8_0 capped", &attention_kernel, ggml::q8_0, false, true, true},
 };
 
-kernels::CacheType cache_type(int32_t type) {
-    return type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;
-}
-
 std::mutex attaching;
 thread_local int use_on_this_thread = -1;
 
 // The kernels of the present instruction set, so that indices have no gaps.
 void list_entries(State & s) {
     s.allowed = 0;
+    s.for_prompts = 0;
     s.n_entries = 0;
     for (const Known & one : known) {
-        if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
+        if (const kernels::Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
             s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked, false, false};
         }
     }
     for (const Entry & one : known_attentions) {
-        if (kernels::find_attention(usual_head, cache_type(one.type), s.instructions, s.wide_floats) != nullptr) {
+        if (attention::is_there(s, one.type)) {
             s.entries[s.n_entries++] = one;
         }
     }
 }
 
-// --- which products are ours ------------------------------------------------------------------------
+// --- what is ours -----------------------------------------------------------------------------------
 
-// In the last of the parameters, which products do not have.
+// In the last of the parameters, which none of the operations has.
 constexpr int mark_at = 15;
 constexpr int32_t mark_base = 0x6d700000;
 
-bool is_plain_matrix(const ggml::Tensor & tensor) {
-    return tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.data != nullptr;
-}
+bool is_known(const State & s, int32_t op) { return op == s.op_product || op == s.op_experts || op == s.op_attention; }
 
-// The entry for a product, or -1. Weights are seen by their buffer: repacked ones, or plain ones in host memory.
 int entry_for(const State & s, const ggml::Tensor & op) {
-    const ggml::Tensor & w = *op.src[0];
-    const ggml::Tensor & x = *op.src[1];
-    const int64_t rows = x.ne[1];
-    constexpr int hint_at = 1; // says that the weights are a known transform
-    if (rows < 1 || rows > most_rows || x.type != ggml::f32 || !is_plain_matrix(w) || !is_plain_matrix(x) ||
-        x.nb[0] != sizeof(float) || op.nb[0] != sizeof(float) || op.op_params[hint_at] != 0) {
-        return -1;
-    }
-    const ggml::Buffer * buffer = w.view_src != nullptr ? w.view_src->buffer : w.buffer;
-    if (buffer == nullptr) {
-        return -1;
-    }
-    ggml::BufferType * type = s.api.ggml_backend_buffer_get_type(const_cast<ggml::Buffer *>(buffer));
-    const bool repacked = type == s.repack;
-    if (!repacked && !s.api.ggml_backend_buft_is_host(type)) {
-        return -1;
-    }
-    for (size_t i = 0; i < s.n_entries; ++i) {
-        const Entry & entry = s.entries[i];
-        if (entry.type == w.type && entry.repacked == repacked && !entry.is_attention) {
-            const Kernel & kernel = *entry.kernel;
-            const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
-                              w.ne[1] % kernel.n_multiple == 0 && rows >= kernel.fewest_rows;
-            const bool rows_follow = w.nb[1] == s.api.ggml_row_size(w.type, w.ne[0]);
-            const bool is_view_of_repacked = repacked && w.view_src != nullptr;
-            return fits && rows_follow && !is_view_of_repacked ? static_cast<int>(i) : -1;
-        }
-    }
-    return -1;
-}
-
-bool in_host_memory(const State & s, const ggml::Tensor & tensor) {
-    const ggml::Buffer * buffer = tensor.view_src != nullptr ? tensor.view_src->buffer : tensor.buffer;
-    return buffer != nullptr &&
-           s.api.ggml_backend_buft_is_host(s.api.ggml_backend_buffer_get_type(const_cast<ggml::Buffer *>(buffer)));
-}
-
-constexpr int cap_at = 2; // of attention's parameters; the scale comes first
-
-float parameter(const ggml::Tensor & op, int at) {
-    float value;
-    std::memcpy(&value, &op.op_params[at], sizeof value);
-    return value;
-}
-
-size_t block_bytes(const State & s, int32_t type) { return s.api.ggml_row_size(type, type == ggml::f16 ? 1 : 32); }
-
-kernels::Attend find_attention(const State & s, const ggml::Tensor & q, const ggml::Tensor & k) {
-    return kernels::find_attention(static_cast<int>(q.ne[0]), cache_type(k.type), s.instructions, s.wide_floats);
-}
-
-// The entry for an attention, or -1.
-int entry_for_attention(const State & s, const ggml::Tensor & op) {
-    const ggml::Tensor & q = *op.src[0];
-    const ggml::Tensor & k = *op.src[1];
-    const ggml::Tensor & v = *op.src[2];
-    const ggml::Tensor * mask = op.src[3];
-    const ggml::Tensor * sinks = op.src[4];
-    constexpr int alibi_at = 1;
-    const bool types = q.type == ggml::f32 && k.type == v.type && (mask == nullptr || mask->type == ggml::f16) &&
-                       (sinks == nullptr || (sinks->type == ggml::f32 && in_host_memory(s, *sinks)));
-    const bool shapes = q.ne[1] >= 1 && q.ne[1] <= most_rows && q.ne[3] == 1 && k.ne[3] == 1 && v.ne[3] == 1 &&
-                        k.ne[0] == q.ne[0] && v.ne[0] == q.ne[0] && k.ne[2] == v.ne[2] && k.ne[2] >= 1 &&
-                        q.ne[2] % k.ne[2] == 0;
-    const bool rows = q.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) && k.nb[0] == block_bytes(s, k.type) &&
-                      v.nb[0] == block_bytes(s, k.type);
-    if (!types || !shapes || !rows || parameter(op, alibi_at) != 0.0f || !in_host_memory(s, k) ||
-        !in_host_memory(s, v)) {
-        return -1;
-    }
-    const bool capped = parameter(op, cap_at) != 0.0f;
-    for (size_t i = 0; i < s.n_entries; ++i) {
-        const Entry & entry = s.entries[i];
-        if (entry.is_attention && entry.type == k.type && entry.capped == capped) {
-            return find_attention(s, q, k) != nullptr ? static_cast<int>(i) : -1;
-        }
-    }
-    return -1;
+    return op.op == s.op_product   ? product::entry_for(s, op)
+           : op.op == s.op_experts ? experts::entry_for(s, op)
+                                   : attention::entry_for(s, op);
 }
 
 int claim(const State & s, const ggml::Tensor & op) {
@@ -200,147 +87,14 @@ int claim(const State & s, const ggml::Tensor & op) {
     if (allowed == 0 || !(use_on_this_thread < 0 ? by_default : use_on_this_thread > 0)) {
         return -1;
     }
-    if (use_on_this_thread == attention_alone && op.op != s.op_attention) {
+    const int index = entry_for(s, op);
+    if (index < 0 || (allowed >> index & 1u) == 0) {
         return -1;
     }
-    const int index = op.op == s.op_attention ? entry_for_attention(s, op) : entry_for(s, op);
-    return index >= 0 && (allowed >> index & 1u) != 0 ? index : -1;
+    const bool is_prompt = use_on_this_thread == as_prompt || (op.op == s.op_product && op.src[1]->ne[1] > most_rows);
+    const bool may = op.op == s.op_attention || !is_prompt || (s.for_prompts.load() >> index & 1u) != 0;
+    return may ? index : -1;
 }
-
-int marked(const State & s, const ggml::Tensor & op) {
-    const int32_t index = op.op_params[mark_at] - mark_base - 1;
-    return index >= 0 && index < static_cast<int32_t>(s.n_entries) ? index : -1;
-}
-
-// --- one product ------------------------------------------------------------------------------------
-
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// Work memory: a quantized row for each thread, then the packed rows.
-size_t quantized_bytes(const State & s, const Kernel & kernel, int64_t k) {
-    return aligned(s.api.ggml_row_size(type_of(kernel.activations), k));
-}
-
-size_t work_bytes(const State & s, const Kernel & kernel, int64_t k, int n_rows, int n_threads) {
-    const size_t bytes =
-        quantized_bytes(s, kernel, k) * static_cast<size_t>(n_threads) + kernel.packed_bytes(k, n_rows);
-    // Where ggml's own kernels take over after all, they need all rows quantized.
-    return 64 + std::max(bytes, quantized_bytes(s, kernel, k) * static_cast<size_t>(n_rows));
-}
-
-// Ranges of columns that threads take one after another; a whole cache line of results at least.
-int64_t columns_per_chunk(const Kernel & kernel, int64_t n_columns, int n_threads) {
-    if (n_threads == 1) {
-        return n_columns;
-    }
-    const int64_t unit =
-        kernel.range_multiple % 2 == 0 ? std::max(16, kernel.range_multiple) : 16 * kernel.range_multiple;
-    const int64_t wanted = (n_columns + 4 * n_threads - 1) / (4 * n_threads);
-    return (wanted + unit - 1) / unit * unit;
-}
-
-void compute(State & s, const Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op) {
-    const ggml::Tensor & w = *op.src[0];
-    const ggml::Tensor & x = *op.src[1];
-    const int64_t k = w.ne[0];
-    const int64_t n_columns = w.ne[1];
-    const int n_rows = static_cast<int>(x.ne[1]);
-    const int32_t quantized_type = type_of(kernel.activations);
-    const auto from_float = s.api.ggml_get_type_traits_cpu(quantized_type)->from_float;
-    const size_t row_bytes = quantized_bytes(s, kernel, k);
-
-    char * work = reinterpret_cast<char *>(aligned(reinterpret_cast<uintptr_t>(params.wdata)));
-    char * quantized = work + static_cast<size_t>(params.ith) * row_bytes;
-    char * packed = work + static_cast<size_t>(params.nth) * row_bytes;
-    const int64_t n_blocks = k / kernel.k_multiple;
-    const int64_t first = n_blocks * params.ith / params.nth * kernel.k_multiple;
-    const int64_t last = n_blocks * (params.ith + 1) / params.nth * kernel.k_multiple;
-    for (int row = 0; row < n_rows && first < last; ++row) {
-        const float * from =
-            reinterpret_cast<const float *>(static_cast<const char *>(x.data) + static_cast<size_t>(row) * x.nb[1]) +
-            first;
-        const void * piece = from;
-        if (quantized_type != ggml::f32) {
-            from_float(from, quantized, last - first);
-            piece = quantized;
-        }
-        kernel.pack(piece, k, first, last, row, n_rows, packed);
-    }
-    if (params.ith == 0) {
-        s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
-    }
-    s.api.ggml_barrier(params.threadpool);
-
-    const int64_t chunk = columns_per_chunk(kernel, n_columns, params.nth);
-    for (int64_t at = params.ith; at * chunk < n_columns; at = s.api.ggml_threadpool_chunk_add(params.threadpool, 1)) {
-        kernel.multiply(w.data, k, at * chunk, std::min(n_columns, (at + 1) * chunk), packed, n_rows,
-                        static_cast<float *>(op.data), op.nb[1] / sizeof(float));
-    }
-}
-
-// --- one attention ----------------------------------------------------------------------------------
-
-const char * row_of(const ggml::Tensor & tensor, int64_t i1, int64_t i2) {
-    return static_cast<const char *>(tensor.data) + static_cast<size_t>(i1) * tensor.nb[1] +
-           static_cast<size_t>(i2) * tensor.nb[2];
-}
-
-// Queries that share a head of the cache are attended to together, some to each thread.
-void attend(State & s, const ggml::ComputeParams & params, ggml::Tensor & op) {
-    const ggml::Tensor & q = *op.src[0];
-    const ggml::Tensor & k = *op.src[1];
-    const ggml::Tensor & v = *op.src[2];
-    const ggml::Tensor * mask = op.src[3];
-    const ggml::Tensor * sinks = op.src[4];
-    const int64_t size = q.ne[0];
-    const int64_t sharing = q.ne[2] / k.ne[2]; // query heads for each head of the cache
-    const int64_t n_queries = sharing * q.ne[1];
-    const int64_t wanted = std::clamp<int64_t>(n_queries * k.ne[2] / (2 * params.nth), 1, kernels::most_queries);
-    const int64_t n_parts = (n_queries + wanted - 1) / wanted;
-    const kernels::Attend kernel = find_attention(s, q, k);
-    const auto from_float = s.api.ggml_get_type_traits_cpu(k.type)->from_float;
-    const size_t query_bytes = s.api.ggml_row_size(k.type, size);
-    const float cap = parameter(op, cap_at);
-    const float scale = cap == 0.0f ? parameter(op, 0) : parameter(op, 0) / cap;
-
-    if (params.ith == 0) {
-        s.api.ggml_threadpool_chunk_set(params.threadpool, params.nth);
-    }
-    s.api.ggml_barrier(params.threadpool);
-    for (int64_t at = params.ith; at < n_parts * k.ne[2]; at = s.api.ggml_threadpool_chunk_add(params.threadpool, 1)) {
-        const int64_t head = at / n_parts;
-        const int64_t first = n_queries * (at % n_parts) / n_parts;
-        const int64_t last = n_queries * (at % n_parts + 1) / n_parts;
-        alignas(64) char queries[kernels::most_queries * kernels::largest_head * sizeof(uint16_t)];
-        const uint16_t * masks[kernels::most_queries];
-        float shares[kernels::most_queries];
-        float * out[kernels::most_queries];
-        for (int64_t i = first; i < last; ++i) {
-            const int64_t row = i / sharing;
-            const int64_t query_head = head * sharing + i % sharing;
-            from_float(reinterpret_cast<const float *>(row_of(q, row, query_head)),
-                       queries + static_cast<size_t>(i - first) * query_bytes, size);
-            if (mask != nullptr) {
-                masks[i - first] = reinterpret_cast<const uint16_t *>(row_of(*mask, row, query_head % mask->ne[2]));
-            }
-            if (sinks != nullptr) {
-                shares[i - first] = static_cast<const float *>(sinks->data)[query_head];
-            }
-            out[i - first] = reinterpret_cast<float *>(static_cast<char *>(op.data) +
-                                                       static_cast<size_t>(query_head + row * op.ne[1]) * op.nb[1]);
-        }
-        kernel({{row_of(k, 0, head), k.nb[1], row_of(v, 0, head), v.nb[1], k.ne[1]},
-                queries,
-                static_cast<int>(last - first),
-                mask == nullptr ? nullptr : masks,
-                scale,
-                cap,
-                sinks == nullptr ? nullptr : shares,
-                out});
-    }
-}
-
-// --- in ggml's place --------------------------------------------------------------------------------
 
 int claim_and_mark(const State & s, const ggml::Tensor * op) {
     const int index = claim(s, *op);
@@ -348,38 +102,19 @@ int claim_and_mark(const State & s, const ggml::Tensor * op) {
     return index;
 }
 
-void count(State & s, int index, const ggml::ComputeParams & params) {
-    if (params.ith == 0) {
-        s.n_used[index].fetch_add(1, std::memory_order_relaxed);
-    }
+int marked(const State & s, const ggml::Tensor & op) {
+    const int32_t index = op.op_params[mark_at] - mark_base - 1;
+    return index >= 0 && index < static_cast<int32_t>(s.n_entries) ? index : -1;
 }
 
-// What is left to ggml here has no traits of its own.
-struct Attentions final : ggml::TensorTraits {
-    bool work_size(int, const ggml::Tensor * op, size_t &) override {
-        claim_and_mark(state(), op);
-        return false; // ggml's own work memory, so that it can take over
-    }
-
-    bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
-        State & s = state();
-        const int index = marked(s, *op);
-        if (index < 0 || params->use_ref) {
-            return false;
-        }
-        attend(s, *params, *op);
-        count(s, index, *params);
-        return true;
-    }
-};
-
-struct Products final : ggml::TensorTraits {
+// Claims while a graph is planned, and computes what was claimed; all else is left to the context that was there.
+struct Operations final : ggml::TensorTraits {
     bool work_size(int n_threads, const ggml::Tensor * op, size_t & size) override {
-        State & s = state();
+        const State & s = state();
         const int index = claim_and_mark(s, op);
-        if (index >= 0) {
-            size = work_bytes(s, *s.entries[index].kernel, op->src[0]->ne[0], static_cast<int>(op->src[1]->ne[1]),
-                              n_threads);
+        if (index >= 0 && op->op != s.op_attention) { // which makes do with ggml's own work memory
+            const auto work_bytes = op->op == s.op_product ? product::work_bytes : experts::work_bytes;
+            size = work_bytes(s, *s.entries[index].kernel, *op, n_threads);
             return true;
         }
         ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
@@ -389,13 +124,20 @@ struct Products final : ggml::TensorTraits {
     bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
         State & s = state();
         const int index = marked(s, *op);
-        if (index >= 0 && !params->use_ref) {
-            compute(s, *s.entries[index].kernel, *params, *op);
-            count(s, index, *params);
-            return true;
+        if (index < 0 || params->use_ref) {
+            ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
+            return stock != nullptr && stock->compute_forward(params, op);
         }
-        ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
-        return stock != nullptr && stock->compute_forward(params, op);
+        if (op->op == s.op_attention) {
+            attention::compute(s, *params, *op);
+        } else {
+            const auto compute = op->op == s.op_product ? product::compute : experts::compute;
+            compute(s, *s.entries[index].kernel, *params, *op);
+        }
+        if (params->ith == 0) {
+            s.n_used[index].fetch_add(1, std::memory_order_relaxed);
+        }
+        return true;
     }
 };
 
@@ -405,12 +147,8 @@ struct Context final : ggml::ExtraBufferType {
     }
 
     ggml::TensorTraits * get_tensor_traits(const ggml::Tensor * op) override {
-        static Products * const products = new Products;
-        static Attentions * const attentions = new Attentions;
-        if (op->op == state().op_attention) {
-            return attentions;
-        }
-        return op->op == state().op_mul_mat ? products : state().stock->get_tensor_traits(op);
+        static Operations * const operations = new Operations;
+        return is_known(state(), op->op) ? operations : state().stock->get_tensor_traits(op);
     }
 };
 
@@ -490,7 +228,8 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
                                           " bytes, expected " + std::to_string(expected));
     }
     ggml::BufferType * repack = find_repack(api);
-    s.op_mul_mat = find_op(api, "MUL_MAT");
+    s.op_product = find_op(api, "MUL_MAT");
+    s.op_experts = find_op(api, "MUL_MAT_ID");
     s.op_attention = find_op(api, "FLASH_ATTN_EXT");
     s.api = api;
     s.wide_floats = api.ggml_cpu_has_avx512() != 0;
@@ -521,7 +260,10 @@ kernels::Instructions instructions() { return state().instructions; }
 
 const Entry * entry(size_t index) { return index < state().n_entries ? &state().entries[index] : nullptr; }
 
-void allow(uint32_t entries) { state().allowed = entries; }
+void allow(uint32_t entries, uint32_t for_prompts) {
+    state().for_prompts = for_prompts;
+    state().allowed = entries;
+}
 
 uint32_t allowed() { return state().allowed; }
 

@@ -15,7 +15,7 @@
 
 namespace mp::cpu_kernels {
 
-constexpr int most_rows = 64; // of activations; more are a prompt
+constexpr int most_rows = 64; // of activations; more are a prompt, for which few kernels are used
 
 constexpr int n_attentions = 4; // by the cache's type, and whether scores are capped
 constexpr int most_entries = kernels::n_weights + n_attentions;
@@ -43,15 +43,16 @@ kernels::Instructions instructions();
 // nullptr past the last.
 const Entry * entry(size_t index);
 
-// Bit i: the i-th entry may be used.
-void allow(uint32_t entries);
+// Bit i: the i-th entry may be used, and for prompts too.
+void allow(uint32_t entries, uint32_t for_prompts);
 uint32_t allowed();
 
 // Products that the i-th entry has computed.
 int64_t n_used(size_t index);
 
-// Whether passes use kernels: by thread (1, 0, attention_alone, or -1 for the default), and the default.
-constexpr int attention_alone = 2;
+// Whether passes use kernels: by thread (1, 0, as_prompt, or -1 for the default), and the default. As a prompt products
+// are computed by the kernels for prompts alone, whatever their rows, so that their bits do not go by it.
+constexpr int as_prompt = 2;
 void set_default(bool use);
 int set_thread(int use); // returns what it was
 

@@ -26,7 +26,8 @@ enum Type : int32_t {
     q8_1 = 9,
     q4_k = 12,
     q6_k = 14,
-    q8_k = 15
+    q8_k = 15,
+    i32 = 26
 };
 constexpr int32_t device_type_cpu = 0;
 

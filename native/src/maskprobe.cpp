@@ -150,8 +150,8 @@ int mp_kernels_get(size_t index, mp_kernel * out) {
     });
 }
 
-int mp_kernels_allow(uint32_t kernels) {
-    return guarded([&] { mp::cpu_kernels::allow(kernels); });
+int mp_kernels_allow(uint32_t kernels, uint32_t for_prompts) {
+    return guarded([&] { mp::cpu_kernels::allow(kernels, for_prompts); });
 }
 
 uint32_t mp_kernels_allowed(void) { return mp::cpu_kernels::allowed(); }
@@ -274,7 +274,7 @@ int mp_session_report_logprobs(mp_session * session, int32_t n_top) {
 int mp_session_prefill(mp_session * session, mp_pass * pass) {
     // Prompts are decoded as plain decoding decodes them; attention has its bits for any number of rows.
     const bool ours = session != nullptr && session->kernels == 1;
-    const mp::cpu_kernels::Use use(ours ? mp::cpu_kernels::attention_alone : 0);
+    const mp::cpu_kernels::Use use(ours ? mp::cpu_kernels::as_prompt : 0);
     return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.prefill(); });
 }
 

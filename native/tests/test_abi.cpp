@@ -312,9 +312,9 @@ void kernel_arguments() {
     CHECK_FAILS(MP_ERROR_ARGUMENT, "-1", mp_kernels_set_thread(-2));
     CHECK_FAILS(MP_ERROR_ARGUMENT, "-1", mp_kernels_set_thread(2));
     CHECK_EQ(mp_kernels_allowed(), 0u);
-    CHECK_OK(mp_kernels_allow(5));
+    CHECK_OK(mp_kernels_allow(5, 0));
     CHECK_EQ(mp_kernels_allowed(), 5u);
-    CHECK_OK(mp_kernels_allow(0));
+    CHECK_OK(mp_kernels_allow(0, 0));
     CHECK_OK(mp_kernels_limit_instructions(mp_kernels_instructions()));
     Call c;
     CHECK_FAILS(MP_ERROR_ARGUMENT, "NULL", mp_session_set_kernels(nullptr, 1));
@@ -359,7 +359,7 @@ void sessions_choose_kernels() {
             CHECK_OK(c.begin());
             decoded_with.clear();
             CHECK_OK(mp_session_prefill(c.session, &c.pass));
-            CHECK_EQ(decoded_with, std::vector<int>{wanted == 1 ? cpu_kernels::attention_alone : 0});
+            CHECK_EQ(decoded_with, std::vector<int>{wanted == 1 ? cpu_kernels::as_prompt : 0});
             CHECK_EQ(kernels_on_this_thread(), outside);
             decoded_with.clear();
             CHECK_OK(mp_session_step(c.session, &c.pass));

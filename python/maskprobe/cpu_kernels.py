@@ -15,6 +15,7 @@ their way in are the core's.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import cache, kernel_check
 from .binding import CORE, check, ffi, lib, library_of
@@ -54,6 +56,7 @@ class Status:
     reason: str | None = None  # why llama.cpp's own kernels go on, for all weights or for some; None = they need not
     refused: dict[str, str] = field(default_factory=dict)  # what the check said of the others
     installed: bool = False  # for passes that are not a MaskProbeLlama's
+    for_prompts: tuple[str, ...] = ()  # those of the kernels that compute prompts too, where they are faster
 
     @property
     def active(self) -> bool:
@@ -69,7 +72,7 @@ class Status:
 def status() -> Status:
     """Which kernels may be used, and why not others; finds it out if nobody has yet."""
     found = prepare()
-    return Status(found.instructions, found.kernels, found.reason, found.refused, _installed)
+    return dataclasses.replace(found, installed=_installed)
 
 
 def install() -> Status:
@@ -111,12 +114,21 @@ def _prepare() -> Status:
     verdict = _verdict(instructions)
     if isinstance(verdict, str):
         return Status(instructions, reason=verdict)
-    found = {kernel: verdict.get(kernel.name, "it was not checked") for kernel in kernel_check.kernels()}
+    found = {k: verdict.differences.get(k.name, "it was not checked") for k in kernel_check.kernels()}
     usable = [kernel for kernel, why in found.items() if why is None]
-    check(lib.mp_kernels_allow(sum(1 << kernel.index for kernel in usable)))
+    for_prompts = [kernel for kernel in usable if kernel.name in verdict.for_prompts]
+    check(lib.mp_kernels_allow(_bits(usable), _bits(for_prompts)))
     refused = {kernel.name: why for kernel, why in found.items() if why is not None}
     reason = "; ".join(f"not for {name}: {why}" for name, why in refused.items()) or None
-    return Status(instructions, tuple(kernel.name for kernel in usable), reason, refused)
+    return Status(instructions, _names(usable), reason, refused, for_prompts=_names(for_prompts))
+
+
+def _bits(kernels: list[kernel_check.KernelInfo]) -> int:
+    return sum(1 << kernel.index for kernel in kernels)
+
+
+def _names(kernels: list[kernel_check.KernelInfo]) -> tuple[str, ...]:
+    return tuple(kernel.name for kernel in kernels)
 
 
 def _why_not(instructions: str) -> str | None:
@@ -140,14 +152,16 @@ def _verdict(instructions: str) -> kernel_check.Verdict | str:
     """What the check says of each kernel, or why there is no saying; from the cache if this was checked before."""
     name = f"cpu-kernels-{_combination(instructions)}"
     stored = cache.load_shared_json(name)
-    if isinstance(stored, (dict, str)):
+    if isinstance(stored, str):
         return stored
+    if (known := _parsed(stored)) is not None:
+        return known
     try:
         done = _run_check(instructions)
     except (OSError, subprocess.TimeoutExpired) as error:  # may be different next time
         return f"the check of the kernels could not be run to its end ({error})"
     verdict = _read(done)
-    cache.store_shared_json(name, verdict)
+    cache.store_shared_json(name, dataclasses.asdict(verdict) if isinstance(verdict, kernel_check.Verdict) else verdict)
     return verdict
 
 
@@ -176,10 +190,19 @@ def _read(done: subprocess.CompletedProcess[str]) -> kernel_check.Verdict | str:
     if done.returncode != 0:
         return f"the check of the kernels failed with code {done.returncode} and said: {lines[-1]}"
     try:
-        verdict = json.loads(done.stdout)
-        return {str(name): None if why is None else str(why) for name, why in verdict.items()}
-    except (ValueError, AttributeError):
-        return f"the check of the kernels said nothing that can be read: {done.stdout[:200]!r}"
+        found = _parsed(json.loads(done.stdout))
+    except ValueError:
+        found = None
+    return found or f"the check of the kernels said nothing that can be read: {done.stdout[:200]!r}"
+
+
+def _parsed(found: Any) -> kernel_check.Verdict | None:
+    """A verdict as the check prints it, None if it is none."""
+    try:
+        differences = {str(name): None if why is None else str(why) for name, why in found["differences"].items()}
+        return kernel_check.Verdict(differences, tuple(str(name) for name in found["for_prompts"]))
+    except (TypeError, AttributeError, KeyError):
+        return None
 
 
 def _combination(instructions: str) -> str:
