@@ -41,6 +41,14 @@ struct BlockQ4K {
     uint8_t qs[128];    // 32 bytes hold 64 elements: the low nibbles, then the high ones
 };
 
+struct BlockQ5K {
+    uint16_t d;
+    uint16_t dmin;
+    uint8_t scales[12]; // as in Q4_K
+    uint8_t qh[32];     // the fifth bits: bit e of byte i is of the i-th element of 32, the e-th time
+    uint8_t qs[128];    // as in Q4_K
+};
+
 struct BlockQ6K {
     uint8_t ql[128];
     uint8_t qh[64];
@@ -69,7 +77,8 @@ struct BlockQ4Kx8 {
 
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "no padding");
 static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36, "no padding");
-static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ6K) == 210 && sizeof(BlockQ8K) == 292, "no padding");
+static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ5K) == 176 && sizeof(BlockQ6K) == 210, "no padding");
+static_assert(sizeof(BlockQ8K) == 292, "no padding");
 static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152, "no padding");
 
 } // namespace mp::kernels

@@ -248,8 +248,8 @@ struct RepackedQ4K {
             MP_UNROLL for (int e = 0; e < 8; ++e) {
                 uint64_t scales[2];
                 uint64_t lows[2];
-                PlainQ4K::unpack_scales(a[i].scales + 12 * e, scales[0], lows[0]);
-                PlainQ4K::unpack_scales(b[i].scales + 12 * e, scales[1], lows[1]);
+                unpack_scales(a[i].scales + 12 * e, scales[0], lows[0]);
+                unpack_scales(b[i].scales + 12 * e, scales[1], lows[1]);
                 scale_bytes[e] = Group::bytes(scales[0], scales[1]);
                 min_bytes[e] = Group::bytes(lows[0], lows[1]);
             }

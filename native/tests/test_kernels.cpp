@@ -55,6 +55,7 @@ Format format_of(Weights weights, bool wide) {
     case Weights::q8_0: return {sizeof(BlockQ8_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q4_k: return {sizeof(BlockQ4K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q4_k_x8: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
+    case Weights::q5_k: return {sizeof(BlockQ5K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q6_k: return {sizeof(BlockQ6K), 256, 1, sizeof(BlockQ8K)};
     case Weights::f16: return {2 * static_cast<size_t>(floats), floats, 1, 2 * static_cast<size_t>(floats)};
     case Weights::f32: return {4 * static_cast<size_t>(floats), floats, 1, 4 * static_cast<size_t>(floats)};
@@ -69,7 +70,8 @@ std::vector<size_t> halves_of(Weights weights) {
     case Weights::q5_0:
     case Weights::q8_0: return {0};
     case Weights::q4_1:
-    case Weights::q4_k: return {0, 2};
+    case Weights::q4_k:
+    case Weights::q5_k: return {0, 2};
     case Weights::q6_k: return {208};
     case Weights::q4_0_x8: return {0, 2, 4, 6, 8, 10, 12, 14};
     case Weights::q4_k_x8: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
@@ -266,6 +268,31 @@ float q4k_reference(const char * w, const char * x, int64_t n_blocks) {
     return sum_of(sums) + ((mins[0] + mins[2]) + (mins[1] + mins[3]));
 }
 
+float q5k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    float mins = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ5K>(w + b * sizeof(BlockQ5K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        int32_t offset = 0;
+        for (int e = 0; e < 8; ++e) {
+            int scale = 0;
+            int min = 0;
+            scale_min(block.scales, e, scale, min);
+            offset += min * (row.bsums[2 * e] + row.bsums[2 * e + 1]);
+            for (int i = 0; i < 32; ++i) {
+                const uint8_t byte = block.qs[e / 2 * 32 + i];
+                const int q = (e % 2 == 0 ? byte & 15 : byte >> 4) | (block.qh[i] >> e & 1) << 4;
+                lanes[i / 4] += scale * q * row.qs[32 * e + i];
+            }
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+        mins = std::fmaf(-row.d * from_half(block.dmin), static_cast<float>(offset), mins);
+    }
+    return sum_of(sums) + mins;
+}
+
 float q6k_reference(const char * w, const char * x, int64_t n_blocks) {
     Lanes8 sums{};
     for (int64_t b = 0; b < n_blocks; ++b) {
@@ -376,6 +403,7 @@ struct Case {
         const int within = static_cast<int>(column % static_cast<int64_t>(format.columns));
         switch (weights) {
         case Weights::q4_k: return q4k_reference(from, row(r), n_blocks);
+        case Weights::q5_k: return q5k_reference(from, row(r), n_blocks);
         case Weights::q6_k: return q6k_reference(from, row(r), n_blocks);
         case Weights::q4_0_x8: return q4_0x8_reference(from, row(r), n_blocks, within);
         case Weights::q4_k_x8: return q4kx8_reference(from, row(r), n_blocks, within);

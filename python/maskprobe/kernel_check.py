@@ -19,7 +19,7 @@ import numpy as np
 from .binding import check, ffi, function_address, lib
 from .ggml import Floats, Product, attention
 
-FORMAT = 2  # raise it when more, or something else, is checked
+FORMAT = 3  # raise it when more, or something else, is checked
 _ROWS = (*range(1, 21), 33, 64)
 _THREADS = (1, 2, 3)
 # Heads, those that the cache has, elements of one, and keys: below the 512 from which llama.cpp's own loop is split
