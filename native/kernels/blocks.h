@@ -23,6 +23,16 @@ struct BlockQ5_0 {
     uint8_t qs[16];
 };
 
+struct BlockIQ4NL {
+    uint16_t d;
+    uint8_t qs[16]; // indices of values
+};
+
+struct BlockMXFP4 {
+    uint8_t e; // the scale's exponent
+    uint8_t qs[16];
+};
+
 struct BlockQ8_0 {
     uint16_t d;
     int8_t qs[32];
@@ -68,6 +78,16 @@ struct BlockQ4_0x8 {
     uint8_t qs[128]; // signed nibbles
 };
 
+struct BlockIQ4NLx8 {
+    uint16_t d[8];
+    uint8_t qs[128];
+};
+
+struct BlockMXFP4x8 {
+    uint8_t e[8];
+    uint8_t qs[128];
+};
+
 struct BlockQ4Kx8 {
     uint16_t d[8];
     uint16_t dmin[8];
@@ -76,9 +96,11 @@ struct BlockQ4Kx8 {
 };
 
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "no padding");
+static_assert(sizeof(BlockIQ4NL) == 18 && sizeof(BlockMXFP4) == 17, "no padding");
 static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36, "no padding");
 static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ5K) == 176 && sizeof(BlockQ6K) == 210, "no padding");
 static_assert(sizeof(BlockQ8K) == 292, "no padding");
+static_assert(sizeof(BlockIQ4NLx8) == 144 && sizeof(BlockMXFP4x8) == 136, "no padding");
 static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152, "no padding");
 
 } // namespace mp::kernels

@@ -17,7 +17,23 @@ MP_INLINE KLanes k_zero() { return _mm512_setzero_si512(); }
 MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KLanes scales) {
     return _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(weights, activations), scales);
 }
+MP_INLINE KLanes k_join(__m256i a, __m256i b) { return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1); }
+// Signed bytes as their sizes and signs, and activations that take the signs over.
+using KSigns = __mmask64;
+MP_INLINE KLanes k_sizes(KLanes x) { return _mm512_abs_epi8(x); }
+MP_INLINE KSigns k_signs(KLanes x) { return _mm512_movepi8_mask(x); }
+MP_INLINE KLanes k_with_signs(KLanes x, KSigns signs) {
+    return _mm512_mask_sub_epi8(x, signs, _mm512_setzero_si512(), x);
+}
 MP_INLINE KLanes k_twice32(const void * from) { return _mm512_broadcast_i64x4(load32(from)); }
+// Pairs of bits of 32 bytes, 4 x 32 of them in the order of their places.
+MP_INLINE void k_pairs_of_bits(const uint8_t * from, KLanes * out) {
+    const __m512i all = k_twice32(from);
+    const __m512i down = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
+    const __m512i further = _mm512_add_epi16(down, _mm512_set1_epi16(4));
+    out[0] = _mm512_and_si512(_mm512_srlv_epi16(all, down), _mm512_set1_epi8(3));
+    out[1] = _mm512_and_si512(_mm512_srlv_epi16(all, further), _mm512_set1_epi8(3));
+}
 // The first 32 bytes are of one value, those behind of another.
 MP_INLINE KLanes k_bytes_of(int first, int second) {
     return _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(first)), _mm256_set1_epi8(static_cast<char>(second)),
@@ -39,6 +55,18 @@ MP_INLINE KLanes k_zero() { return _mm256_setzero_si256(); }
 MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KLanes scales) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weights, activations), scales));
 }
+MP_INLINE KLanes k_join(__m256i a, __m256i) { return a; }
+using KSigns = __m256i;
+MP_INLINE KLanes k_sizes(KLanes x) { return _mm256_abs_epi8(x); }
+MP_INLINE KSigns k_signs(KLanes x) { return x; }
+MP_INLINE KLanes k_with_signs(KLanes x, KSigns signs) { return _mm256_sign_epi8(x, signs); }
+MP_INLINE void k_pairs_of_bits(const uint8_t * from, KLanes * out) {
+    const __m256i all = load32(from);
+    out[0] = _mm256_and_si256(all, _mm256_set1_epi8(3));
+    out[1] = _mm256_and_si256(_mm256_srli_epi16(all, 2), _mm256_set1_epi8(3));
+    out[2] = _mm256_and_si256(_mm256_srli_epi16(all, 4), _mm256_set1_epi8(3));
+    out[3] = _mm256_and_si256(_mm256_srli_epi16(all, 6), _mm256_set1_epi8(3));
+}
 MP_INLINE KLanes k_twice32(const void * from) { return load32(from); }
 MP_INLINE KLanes k_bytes_of(int first, int) { return _mm256_set1_epi8(static_cast<char>(first)); }
 MP_INLINE KLanes k_add_where(KLanes x, KLanes bits, KLanes mask, int value) {
@@ -50,6 +78,7 @@ MP_INLINE __m256i k_fold(KLanes sum) { return sum; }
 
 constexpr int k_bytes = sizeof(KLanes);
 constexpr int k_vectors = 256 / k_bytes; // of a block
+constexpr int k_parts = k_bytes / 32;    // of a vector: eighths of the block
 
 // One block's elements in vectors, and the 16-bit scale of each pair of them.
 struct KBlock {

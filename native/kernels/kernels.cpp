@@ -142,8 +142,21 @@ const char * name_of(Instructions instructions) {
 }
 
 const char * name_of(Weights weights) {
-    constexpr const char * names[n_weights] = {"q4_0",          "q4_0 repacked", "q4_1", "q5_0", "q8_0", "q4_k",
-                                               "q4_k repacked", "q5_k",          "q6_k", "f16",  "f32"};
+    constexpr const char * names[n_weights] = {"q4_0",
+                                               "q4_0 repacked",
+                                               "q4_1",
+                                               "q5_0",
+                                               "q8_0",
+                                               "q4_k",
+                                               "q4_k repacked",
+                                               "q5_k",
+                                               "q6_k",
+                                               "mxfp4",
+                                               "mxfp4 repacked",
+                                               "iq4_nl",
+                                               "iq4_nl repacked",
+                                               "f16",
+                                               "f32"};
     return names[static_cast<int>(weights)];
 }
 

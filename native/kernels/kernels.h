@@ -11,8 +11,24 @@
 
 namespace mp::kernels {
 
-enum class Weights { q4_0, q4_0_x8, q4_1, q5_0, q8_0, q4_k, q4_k_x8, q5_k, q6_k, f16, f32 };
-constexpr int n_weights = 11;
+enum class Weights {
+    q4_0,
+    q4_0_x8,
+    q4_1,
+    q5_0,
+    q8_0,
+    q4_k,
+    q4_k_x8,
+    q5_k,
+    q6_k,
+    mxfp4,
+    mxfp4_x8,
+    iq4_nl,
+    iq4_nl_x8,
+    f16,
+    f32
+};
+constexpr int n_weights = 15;
 
 // What ggml turns a row of activations into before it multiplies.
 enum class Activations { q8_0, q8_1, q8_k, f16, f32 };

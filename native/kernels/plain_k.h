@@ -17,10 +17,9 @@ MP_INLINE void unpack_scales(const uint8_t * packed, uint64_t & scales, uint64_t
 }
 
 // Low nibbles of 32 bytes are an eighth of the block, high ones the next. A vector of 64 bytes has two such parts.
-constexpr int eighths_per_vector = k_bytes / 32;
 constexpr int eighth_at(int i) { // which eighth stands at the i-th 32 bytes
-    const int vector = i / eighths_per_vector;
-    return (vector / 2 * eighths_per_vector + i % eighths_per_vector) * 2 + vector % 2;
+    const int vector = i / k_parts;
+    return (vector / 2 * k_parts + i % k_parts) * 2 + vector % 2;
 }
 // Two bytes that say so to a shuffle.
 constexpr long long eighth_twice(int i) { return 0x0101LL * eighth_at(i); }
@@ -49,8 +48,8 @@ struct FormatQ5K {
         }
     }
     static MP_INLINE KLanes bits_of(int v) {
-        const int first = eighths_per_vector * v;
-        return k_bytes_of(1 << eighth_at(first), 1 << eighth_at(first + eighths_per_vector - 1));
+        const int first = k_parts * v;
+        return k_bytes_of(1 << eighth_at(first), 1 << eighth_at(first + k_parts - 1));
     }
 };
 

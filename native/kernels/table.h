@@ -1,9 +1,11 @@
 // The kernels of one instruction set, in the order of Weights.
 #include "floats.h"
+#include "lookup_blocks.h"
 #include "plain_blocks.h"
 #include "plain_k.h"
 #include "plain_k16.h"
 #include "repacked.h"
+#include "repacked_k.h"
 
 namespace mp::kernels {
 using namespace MP_KERNEL_SET;
@@ -23,6 +25,10 @@ using namespace MP_KERNEL_SET;
         MP_KERNEL(RepackedQ4K, q8_k, 8, 1),                                                                            \
         MP_KERNEL(PlainQ5K, q8_k, 1, 1),                                                                               \
         MP_KERNEL(PlainQ6K, q8_k, 1, 1),                                                                               \
+        MP_KERNEL(PlainBlocks<FormatMXFP4>, q8_0, 1, 1),                                                               \
+        MP_KERNEL(RepackedMXFP4, q8_0, 8, 1),                                                                          \
+        MP_KERNEL(PlainBlocks<FormatIQ4NL>, q8_0, 1, 1),                                                               \
+        MP_KERNEL(RepackedIQ4NL, q8_0, 8, 1),                                                                          \
         MP_KERNEL(FloatRows<uint16_t>, f16, 1, 2),                                                                     \
         MP_KERNEL(FloatRows<float>, f32, 1, 2),                                                                        \
     }

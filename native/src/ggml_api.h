@@ -27,7 +27,9 @@ enum Type : int32_t {
     q4_k = 12,
     q5_k = 13,
     q6_k = 14,
-    q8_k = 15
+    q8_k = 15,
+    iq4_nl = 20,
+    mxfp4 = 39
 };
 constexpr int32_t device_type_cpu = 0;
 

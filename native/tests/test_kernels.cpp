@@ -57,6 +57,10 @@ Format format_of(Weights weights, bool wide) {
     case Weights::q4_k_x8: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
     case Weights::q5_k: return {sizeof(BlockQ5K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q6_k: return {sizeof(BlockQ6K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::mxfp4: return {2 * sizeof(BlockMXFP4), 64, 1, 2 * sizeof(BlockQ8_0)};
+    case Weights::mxfp4_x8: return {sizeof(BlockMXFP4x8), 32, 8, sizeof(BlockQ8_0)};
+    case Weights::iq4_nl: return {2 * sizeof(BlockIQ4NL), 64, 1, 2 * sizeof(BlockQ8_0)};
+    case Weights::iq4_nl_x8: return {sizeof(BlockIQ4NLx8), 32, 8, sizeof(BlockQ8_0)};
     case Weights::f16: return {2 * static_cast<size_t>(floats), floats, 1, 2 * static_cast<size_t>(floats)};
     case Weights::f32: return {4 * static_cast<size_t>(floats), floats, 1, 4 * static_cast<size_t>(floats)};
     }
@@ -73,10 +77,26 @@ std::vector<size_t> halves_of(Weights weights) {
     case Weights::q4_k:
     case Weights::q5_k: return {0, 2};
     case Weights::q6_k: return {208};
+    case Weights::iq4_nl: return {0, 18};
+    case Weights::iq4_nl_x8:
     case Weights::q4_0_x8: return {0, 2, 4, 6, 8, 10, 12, 14};
     case Weights::q4_k_x8: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
     default: return {};
     }
+}
+
+// Where exponents of scales stand.
+std::vector<size_t> exponents_of(Weights weights) {
+    switch (weights) {
+    case Weights::mxfp4: return {0, 17};
+    case Weights::mxfp4_x8: return {0, 1, 2, 3, 4, 5, 6, 7};
+    default: return {};
+    }
+}
+
+// Ordinary ones, or now and then the least.
+uint8_t random_exponent(std::mt19937 & rng) {
+    return static_cast<uint8_t>(below(rng, 8) == 0 ? below(rng, 4) : 110 + below(rng, 30));
 }
 
 void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char * out) {
@@ -92,6 +112,9 @@ void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char
         out[i] = static_cast<char>(kind == 0 ? 0 : kind == 1 ? 255 : kind == 2 ? 128 : below(rng, 256));
     }
     std::vector<size_t> halves = halves_of(weights);
+    for (const size_t at : exponents_of(weights)) {
+        out[at] = static_cast<char>(random_exponent(rng));
+    }
     for (int i = 0; weights == Weights::f16 && i < format.elements; ++i) {
         halves.push_back(2 * static_cast<size_t>(i));
     }
@@ -110,11 +133,13 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
     switch (activations) {
     case Activations::q8_0: {
         BlockQ8_0 block;
-        block.d = zeros ? 0 : random_half(rng);
-        for (int8_t & q : block.qs) {
-            q = quant();
+        for (size_t at = 0; at < format.row_bytes; at += sizeof block) {
+            block.d = zeros ? 0 : random_half(rng);
+            for (int8_t & q : block.qs) {
+                q = quant();
+            }
+            std::memcpy(out + at, &block, sizeof block);
         }
-        std::memcpy(out, &block, sizeof block);
         return;
     }
     case Activations::q8_1: {
@@ -229,6 +254,54 @@ float plain_reference(Weights weights, const char * w, const char * x, int64_t n
         add_block(sums, block.d * from_half(read<uint16_t>(row)), lanes);
     }
     return weights == Weights::q4_1 ? sum_of(sums) + mins : sum_of(sums);
+}
+
+// --- nibbles that are indices
+
+constexpr int iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+float half_power(uint8_t exponent) { return std::ldexp(1.0f, exponent - 128); }
+
+// Two sums take up blocks in turn.
+float lookup_reference(Weights weights, const char * w, const char * x, int64_t n_blocks) {
+    const bool is_mxfp4 = weights == Weights::mxfp4;
+    const size_t block_bytes = is_mxfp4 ? sizeof(BlockMXFP4) : sizeof(BlockIQ4NL);
+    const int * values = is_mxfp4 ? fp4_values : iq4_values;
+    Lanes8 sums[2] = {};
+    for (int64_t b = 0; b < 2 * n_blocks; ++b, w += block_bytes) {
+        const auto row = read<BlockQ8_0>(x + b * sizeof(BlockQ8_0));
+        const float d = is_mxfp4 ? half_power(read<BlockMXFP4>(w).e) : from_half(read<BlockIQ4NL>(w).d);
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 16; ++i) {
+            const auto byte = read<uint8_t>(w + block_bytes - 16 + i);
+            lanes[i / 4] += values[byte & 15] * row.qs[i];
+            lanes[4 + i / 4] += values[byte >> 4] * row.qs[i + 16];
+        }
+        add_block(sums[b % 2], from_half(row.d) * d, lanes);
+    }
+    for (int l = 0; l < 8; ++l) {
+        sums[0][l] += sums[1][l];
+    }
+    return sum_of(sums[0]);
+}
+
+float lookup_x8_reference(Weights weights, const char * w, const char * x, int64_t n_blocks, int column) {
+    const bool is_mxfp4 = weights == Weights::mxfp4_x8;
+    const size_t block_bytes = is_mxfp4 ? sizeof(BlockMXFP4x8) : sizeof(BlockIQ4NLx8);
+    const int * values = is_mxfp4 ? fp4_values : iq4_values;
+    float sum = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b, w += block_bytes) {
+        const auto row = read<BlockQ8_0>(x + b * sizeof(BlockQ8_0));
+        const float d = is_mxfp4 ? half_power(read<uint8_t>(w + column)) : from_half(read<uint16_t>(w + 2 * column));
+        int32_t products = 0;
+        for (int i = 0; i < 16; ++i) {
+            const auto byte = read<uint8_t>(w + block_bytes - 128 + i / 8 * 64 + 8 * column + i % 8);
+            products += values[byte & 15] * row.qs[i] + values[byte >> 4] * row.qs[i + 16];
+        }
+        sum = std::fmaf(static_cast<float>(products), d * from_half(row.d), sum);
+    }
+    return sum;
 }
 
 // Scale and min of the i-th of 8, in ggml's 12 bytes.
@@ -407,6 +480,10 @@ struct Case {
         case Weights::q6_k: return q6k_reference(from, row(r), n_blocks);
         case Weights::q4_0_x8: return q4_0x8_reference(from, row(r), n_blocks, within);
         case Weights::q4_k_x8: return q4kx8_reference(from, row(r), n_blocks, within);
+        case Weights::mxfp4:
+        case Weights::iq4_nl: return lookup_reference(weights, from, row(r), n_blocks);
+        case Weights::mxfp4_x8:
+        case Weights::iq4_nl_x8: return lookup_x8_reference(weights, from, row(r), n_blocks, within);
         case Weights::f16: return float_reference(true, wide, from, row(r), n_blocks);
         case Weights::f32: return float_reference(false, wide, from, row(r), n_blocks);
         default: return plain_reference(weights, from, row(r), n_blocks);
