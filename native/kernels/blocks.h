@@ -44,6 +44,20 @@ struct BlockQ8_1 {
     int8_t qs[32];
 };
 
+struct BlockQ2K {
+    uint8_t scales[16]; // of 16 elements: a scale in the low nibble, a min in the high one
+    uint8_t qs[64];     // 32 bytes hold 128 elements: the lowest pairs of bits, then the next
+    uint16_t d;
+    uint16_t dmin;
+};
+
+struct BlockQ3K {
+    uint8_t hmask[32];  // the third bits: bit e of byte i is of the i-th element of 32, the e-th time
+    uint8_t qs[64];     // as in Q2_K
+    uint8_t scales[12]; // 6 bits each, stored plus 32
+    uint16_t d;
+};
+
 struct BlockQ4K {
     uint16_t d;
     uint16_t dmin;
@@ -64,6 +78,13 @@ struct BlockQ6K {
     uint8_t qh[64];
     int8_t scales[16];
     uint16_t d;
+};
+
+struct BlockIQ4XS {
+    uint16_t d;
+    uint16_t scales_h;   // two high bits of 8 scales, which are stored plus 32
+    uint8_t scales_l[4]; // four low ones
+    uint8_t qs[128];     // 16 bytes hold 32 elements as in IQ4_NL
 };
 
 struct BlockQ8K {
@@ -98,6 +119,7 @@ struct BlockQ4Kx8 {
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "no padding");
 static_assert(sizeof(BlockIQ4NL) == 18 && sizeof(BlockMXFP4) == 17, "no padding");
 static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36, "no padding");
+static_assert(sizeof(BlockQ2K) == 84 && sizeof(BlockQ3K) == 110 && sizeof(BlockIQ4XS) == 136, "no padding");
 static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ5K) == 176 && sizeof(BlockQ6K) == 210, "no padding");
 static_assert(sizeof(BlockQ8K) == 292, "no padding");
 static_assert(sizeof(BlockIQ4NLx8) == 144 && sizeof(BlockMXFP4x8) == 136, "no padding");

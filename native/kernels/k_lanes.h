@@ -18,6 +18,10 @@ MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KL
     return _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(weights, activations), scales);
 }
 MP_INLINE KLanes k_join(__m256i a, __m256i b) { return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1); }
+MP_INLINE KLanes k_subtract(KLanes x, int value) {
+    return _mm512_sub_epi8(x, _mm512_set1_epi8(static_cast<char>(value)));
+}
+
 // Signed bytes as their sizes and signs, and activations that take the signs over.
 using KSigns = __mmask64;
 MP_INLINE KLanes k_sizes(KLanes x) { return _mm512_abs_epi8(x); }
@@ -25,6 +29,7 @@ MP_INLINE KSigns k_signs(KLanes x) { return _mm512_movepi8_mask(x); }
 MP_INLINE KLanes k_with_signs(KLanes x, KSigns signs) {
     return _mm512_mask_sub_epi8(x, signs, _mm512_setzero_si512(), x);
 }
+
 MP_INLINE KLanes k_twice32(const void * from) { return _mm512_broadcast_i64x4(load32(from)); }
 // Pairs of bits of 32 bytes, 4 x 32 of them in the order of their places.
 MP_INLINE void k_pairs_of_bits(const uint8_t * from, KLanes * out) {
@@ -56,6 +61,9 @@ MP_INLINE KLanes k_add_scaled(KLanes sum, KLanes weights, KLanes activations, KL
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weights, activations), scales));
 }
 MP_INLINE KLanes k_join(__m256i a, __m256i) { return a; }
+MP_INLINE KLanes k_subtract(KLanes x, int value) {
+    return _mm256_sub_epi8(x, _mm256_set1_epi8(static_cast<char>(value)));
+}
 using KSigns = __m256i;
 MP_INLINE KLanes k_sizes(KLanes x) { return _mm256_abs_epi8(x); }
 MP_INLINE KSigns k_signs(KLanes x) { return x; }

@@ -17,18 +17,21 @@ enum class Weights {
     q4_1,
     q5_0,
     q8_0,
+    q2_k,
+    q3_k,
     q4_k,
     q4_k_x8,
     q5_k,
     q6_k,
-    mxfp4,
-    mxfp4_x8,
     iq4_nl,
     iq4_nl_x8,
+    iq4_xs,
+    mxfp4,
+    mxfp4_x8,
     f16,
     f32
 };
-constexpr int n_weights = 15;
+constexpr int n_weights = 18;
 
 // What ggml turns a row of activations into before it multiplies.
 enum class Activations { q8_0, q8_1, q8_k, f16, f32 };

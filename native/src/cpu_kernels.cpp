@@ -33,12 +33,13 @@ struct Known {
 constexpr Known known[] = {
     {Weights::q4_0, ggml::q4_0, false},       {Weights::q4_0_x8, ggml::q4_0, true},
     {Weights::q4_1, ggml::q4_1, false},       {Weights::q5_0, ggml::q5_0, false},
-    {Weights::q8_0, ggml::q8_0, false},       {Weights::q4_k, ggml::q4_k, false},
+    {Weights::q8_0, ggml::q8_0, false},       {Weights::q2_k, ggml::q2_k, false},
+    {Weights::q3_k, ggml::q3_k, false},       {Weights::q4_k, ggml::q4_k, false},
     {Weights::q4_k_x8, ggml::q4_k, true},     {Weights::q5_k, ggml::q5_k, false},
-    {Weights::q6_k, ggml::q6_k, false},       {Weights::mxfp4, ggml::mxfp4, false},
-    {Weights::mxfp4_x8, ggml::mxfp4, true},   {Weights::iq4_nl, ggml::iq4_nl, false},
-    {Weights::iq4_nl_x8, ggml::iq4_nl, true}, {Weights::f16, ggml::f16, false},
-    {Weights::f32, ggml::f32, false},
+    {Weights::q6_k, ggml::q6_k, false},       {Weights::iq4_nl, ggml::iq4_nl, false},
+    {Weights::iq4_nl_x8, ggml::iq4_nl, true}, {Weights::iq4_xs, ggml::iq4_xs, false},
+    {Weights::mxfp4, ggml::mxfp4, false},     {Weights::mxfp4_x8, ggml::mxfp4, true},
+    {Weights::f16, ggml::f16, false},         {Weights::f32, ggml::f32, false},
 };
 
 int32_t type_of(Activations activations) {

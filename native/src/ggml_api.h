@@ -24,11 +24,14 @@ enum Type : int32_t {
     q5_0 = 6,
     q8_0 = 8,
     q8_1 = 9,
+    q2_k = 10,
+    q3_k = 11,
     q4_k = 12,
     q5_k = 13,
     q6_k = 14,
     q8_k = 15,
     iq4_nl = 20,
+    iq4_xs = 23,
     mxfp4 = 39
 };
 constexpr int32_t device_type_cpu = 0;

@@ -112,12 +112,15 @@ size_t row_size(int32_t type, int64_t k) {
     case ggml::q5_0: return n / 32 * 22;
     case ggml::q8_0: return n / 32 * 34;
     case ggml::q8_1: return n / 32 * 36;
+    case ggml::q2_k: return n / 256 * 84;
+    case ggml::q3_k: return n / 256 * 110;
     case ggml::q4_k: return n / 256 * 144;
     case ggml::q5_k: return n / 256 * 176;
     case ggml::q6_k: return n / 256 * 210;
-    case ggml::iq4_nl: return n / 32 * 18;
-    case ggml::mxfp4: return n / 32 * 17;
     case ggml::q8_k: return n / 256 * 292;
+    case ggml::iq4_nl: return n / 32 * 18;
+    case ggml::iq4_xs: return n / 256 * 136;
+    case ggml::mxfp4: return n / 32 * 17;
     default: return n;
     }
 }
@@ -396,9 +399,10 @@ struct Attention {
 // What ggml turns rows into for weights.
 int32_t activations_for(int32_t type) {
     const std::map<int32_t, int32_t> types = {
-        {ggml::q4_0, ggml::q8_0},  {ggml::q4_1, ggml::q8_1}, {ggml::q5_0, ggml::q8_0}, {ggml::q8_0, ggml::q8_0},
-        {ggml::q4_k, ggml::q8_k},  {ggml::q5_k, ggml::q8_k}, {ggml::q6_k, ggml::q8_k}, {ggml::iq4_nl, ggml::q8_0},
-        {ggml::mxfp4, ggml::q8_0}, {ggml::f16, ggml::f16},   {ggml::f32, ggml::f32}};
+        {ggml::q4_0, ggml::q8_0}, {ggml::q4_1, ggml::q8_1},   {ggml::q5_0, ggml::q8_0},   {ggml::q8_0, ggml::q8_0},
+        {ggml::q2_k, ggml::q8_k}, {ggml::q3_k, ggml::q8_k},   {ggml::q4_k, ggml::q8_k},   {ggml::q5_k, ggml::q8_k},
+        {ggml::q6_k, ggml::q8_k}, {ggml::iq4_nl, ggml::q8_0}, {ggml::iq4_xs, ggml::q8_k}, {ggml::mxfp4, ggml::q8_0},
+        {ggml::f16, ggml::f16},   {ggml::f32, ggml::f32}};
     return types.at(type);
 }
 

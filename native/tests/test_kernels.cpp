@@ -53,6 +53,9 @@ Format format_of(Weights weights, bool wide) {
     case Weights::q4_1: return {sizeof(BlockQ4_1), 32, 1, sizeof(BlockQ8_1)};
     case Weights::q5_0: return {sizeof(BlockQ5_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q8_0: return {sizeof(BlockQ8_0), 32, 1, sizeof(BlockQ8_0)};
+    case Weights::q2_k: return {sizeof(BlockQ2K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::q3_k: return {sizeof(BlockQ3K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::iq4_xs: return {sizeof(BlockIQ4XS), 256, 1, sizeof(BlockQ8K)};
     case Weights::q4_k: return {sizeof(BlockQ4K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q4_k_x8: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
     case Weights::q5_k: return {sizeof(BlockQ5K), 256, 1, sizeof(BlockQ8K)};
@@ -72,7 +75,10 @@ std::vector<size_t> halves_of(Weights weights) {
     switch (weights) {
     case Weights::q4_0:
     case Weights::q5_0:
-    case Weights::q8_0: return {0};
+    case Weights::q8_0:
+    case Weights::iq4_xs: return {0};
+    case Weights::q2_k: return {80, 82};
+    case Weights::q3_k: return {108};
     case Weights::q4_1:
     case Weights::q4_k:
     case Weights::q5_k: return {0, 2};
@@ -366,6 +372,62 @@ float q5k_reference(const char * w, const char * x, int64_t n_blocks) {
     return sum_of(sums) + mins;
 }
 
+float q2k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ2K>(w + b * sizeof(BlockQ2K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        std::array<int32_t, 8> offsets{};
+        for (int i = 0; i < 256; ++i) {
+            const int q = block.qs[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            lanes[i % 32 / 4] += (block.scales[i / 16] & 15) * q * row.qs[i];
+        }
+        for (int l = 0; l < 16; ++l) {
+            offsets[l / 2] += (block.scales[l] >> 4) * row.bsums[l];
+        }
+        add_block(sums, -row.d * from_half(block.dmin), offsets);
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
+}
+
+float q3k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ3K>(w + b * sizeof(BlockQ3K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 256; ++i) {
+            const int s = i / 16;
+            const int low = s < 8 ? block.scales[s] & 15 : block.scales[s - 8] >> 4;
+            const int scale = (low | (block.scales[8 + s % 4] >> s / 4 * 2 & 3) << 4) - 32;
+            const int q = block.qs[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            lanes[i % 32 / 4] += scale * (q - ((block.hmask[i % 32] >> i / 32 & 1) != 0 ? 0 : 4)) * row.qs[i];
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
+}
+
+float iq4xs_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockIQ4XS>(w + b * sizeof(BlockIQ4XS));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 256; ++i) {
+            const int e = i / 32;
+            const int low = block.scales_l[e / 2] >> e % 2 * 4 & 15;
+            const int scale = (low | (block.scales_h >> 2 * e & 3) << 4) - 32;
+            const uint8_t byte = block.qs[16 * e + i % 16];
+            lanes[i % 32 / 4] += scale * iq4_values[i % 32 < 16 ? byte & 15 : byte >> 4] * row.qs[i];
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
+}
+
 float q6k_reference(const char * w, const char * x, int64_t n_blocks) {
     Lanes8 sums{};
     for (int64_t b = 0; b < n_blocks; ++b) {
@@ -477,6 +539,9 @@ struct Case {
         switch (weights) {
         case Weights::q4_k: return q4k_reference(from, row(r), n_blocks);
         case Weights::q5_k: return q5k_reference(from, row(r), n_blocks);
+        case Weights::q2_k: return q2k_reference(from, row(r), n_blocks);
+        case Weights::q3_k: return q3k_reference(from, row(r), n_blocks);
+        case Weights::iq4_xs: return iq4xs_reference(from, row(r), n_blocks);
         case Weights::q6_k: return q6k_reference(from, row(r), n_blocks);
         case Weights::q4_0_x8: return q4_0x8_reference(from, row(r), n_blocks, within);
         case Weights::q4_k_x8: return q4kx8_reference(from, row(r), n_blocks, within);
