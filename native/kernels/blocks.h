@@ -23,6 +23,13 @@ struct BlockQ5_0 {
     uint8_t qs[16];
 };
 
+struct BlockQ5_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t qh[4]; // as in Q5_0
+    uint8_t qs[16];
+};
+
 struct BlockIQ4NL {
     uint16_t d;
     uint8_t qs[16]; // indices of values
@@ -109,6 +116,13 @@ struct BlockMXFP4x8 {
     uint8_t qs[128];
 };
 
+struct BlockQ2Kx8 {
+    uint16_t d[8];
+    uint16_t dmin[8];
+    uint8_t scales[128]; // 16 bytes for each eighth of a block: two of each column, as in Q2_K
+    uint8_t qs[512];
+};
+
 struct BlockQ4Kx8 {
     uint16_t d[8];
     uint16_t dmin[8];
@@ -123,6 +137,7 @@ static_assert(sizeof(BlockQ2K) == 84 && sizeof(BlockQ3K) == 110 && sizeof(BlockI
 static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ5K) == 176 && sizeof(BlockQ6K) == 210, "no padding");
 static_assert(sizeof(BlockQ8K) == 292, "no padding");
 static_assert(sizeof(BlockIQ4NLx8) == 144 && sizeof(BlockMXFP4x8) == 136, "no padding");
+static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ2Kx8) == 672, "no padding");
 static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152, "no padding");
 
 } // namespace mp::kernels

@@ -36,6 +36,12 @@ struct Wide {
     static MP_INLINE Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
     static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     static MP_INLINE Ints multiply_pairs(Ints sum, Ints a, Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
+    // Sums of two products of bytes, of which the first are unsigned.
+    static MP_INLINE Ints pair_products(Ints a, Ints b) { return _mm512_maddubs_epi16(a, b); }
+    static MP_INLINE Ints add16(Ints a, Ints b) { return _mm512_add_epi16(a, b); }
+    static MP_INLINE Ints and_bits(Ints a, int32_t b) { return _mm512_and_si512(a, set1(b)); }
+    template <int N> static MP_INLINE Ints up(Ints x) { return _mm512_slli_epi32(x, N); }
+    template <int N> static MP_INLINE Ints down(Ints x) { return _mm512_srli_epi32(x, N); }
 
     // 128 bytes of both groups: 16 elements of 8 columns each. out[i]: elements 4i..4i+3 of every column.
     static MP_INLINE void elements16(const uint8_t * a, const uint8_t * b, Ints * out) {
@@ -52,6 +58,13 @@ struct Wide {
             _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a))),
                                     _mm_loadu_si128(reinterpret_cast<const __m128i *>(b)), 1);
         return _mm512_cvtph_ps(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    }
+    // Eight 16-bit values of each group, in the order of the elements.
+    static MP_INLINE Ints words(const void * a, const void * b) {
+        const __m256i both =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(a))),
+                                    _mm_loadu_si128(static_cast<const __m128i *>(b)), 1);
+        return _mm512_cvtepu16_epi32(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
     }
     // Eight bytes of each group, in the order of the elements.
     static MP_INLINE __m128i bytes(uint64_t a, uint64_t b) {
@@ -109,6 +122,11 @@ struct Narrow {
     static MP_INLINE Ints multiply_pairs(Ints sum, Ints a, Ints b) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
     }
+    static MP_INLINE Ints pair_products(Ints a, Ints b) { return _mm256_maddubs_epi16(a, b); }
+    static MP_INLINE Ints add16(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
+    static MP_INLINE Ints and_bits(Ints a, int32_t b) { return _mm256_and_si256(a, set1(b)); }
+    template <int N> static MP_INLINE Ints up(Ints x) { return _mm256_slli_epi32(x, N); }
+    template <int N> static MP_INLINE Ints down(Ints x) { return _mm256_srli_epi32(x, N); }
 
     static MP_INLINE void elements16(const uint8_t * a, const uint8_t *, Ints * out) {
         MP_UNROLL for (int h = 0; h < 2; ++h) {
@@ -121,6 +139,10 @@ struct Narrow {
     static MP_INLINE Floats halves(const uint16_t * a, const uint16_t *) {
         const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i *>(a));
         return _mm256_cvtph_ps(_mm_shuffle_epi32(all, _MM_SHUFFLE(3, 1, 2, 0)));
+    }
+    static MP_INLINE Ints words(const void * a, const void *) {
+        const __m128i all = _mm_loadu_si128(static_cast<const __m128i *>(a));
+        return _mm256_cvtepu16_epi32(_mm_shuffle_epi32(all, _MM_SHUFFLE(3, 1, 2, 0)));
     }
     static MP_INLINE __m128i bytes(uint64_t a, uint64_t) {
         const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, -1, -1, -1, -1, -1, -1, -1, -1);

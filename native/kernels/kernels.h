@@ -16,8 +16,10 @@ enum class Weights {
     q4_0_x8,
     q4_1,
     q5_0,
+    q5_1,
     q8_0,
     q2_k,
+    q2_k_x8,
     q3_k,
     q4_k,
     q4_k_x8,
@@ -31,7 +33,7 @@ enum class Weights {
     f16,
     f32
 };
-constexpr int n_weights = 18;
+constexpr int n_weights = 20;
 
 // What ggml turns a row of activations into before it multiplies.
 enum class Activations { q8_0, q8_1, q8_k, f16, f32 };
@@ -80,8 +82,8 @@ bool processor_has(Instructions instructions);
 const char * name_of(Instructions instructions); // "" for none
 const char * name_of(Weights weights);
 
-// The kernel for weights, nullptr if there is none. wide_floats: the floats of F16 and F32 are summed in the order of
-// ggml built for AVX-512 (16 lanes), not of ggml built for AVX2 (8 lanes).
+// The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. The floats
+// of F16 and F32 are summed in 16 lanes then, not in 8, and Q2_K is repacked, which it is not otherwise.
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.

@@ -35,18 +35,32 @@ struct FormatQ4_1 : PlainFormat {
     static MP_INLINE __m256i elements(const Block & block) { return nibbles(block.qs); }
 };
 
+// All bits in the bytes whose fifth bit, of 32, is clear.
+MP_INLINE __m256i clear_bits(const uint8_t * from) {
+    int32_t bits;
+    __builtin_memcpy(&bits, from, 4);
+    const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201u));
+    const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit_of), _mm256_setzero_si256());
+}
+
 struct FormatQ5_0 : PlainFormat {
     using Block = BlockQ5_0;
     using Quantized = BlockQ8_0;
     static MP_INLINE __m256i elements(const Block & block) {
         // Bytes whose fifth bit is clear become negative: the element less 16.
-        int32_t bits;
-        __builtin_memcpy(&bits, block.qh, 4);
-        const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-        const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201u));
-        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of);
-        const __m256i clear = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit_of), _mm256_setzero_si256());
-        return _mm256_or_si256(nibbles(block.qs), _mm256_and_si256(clear, _mm256_set1_epi8(static_cast<char>(0xf0))));
+        const __m256i negative = _mm256_set1_epi8(static_cast<char>(0xf0));
+        return _mm256_or_si256(nibbles(block.qs), _mm256_and_si256(clear_bits(block.qh), negative));
+    }
+};
+
+struct FormatQ5_1 : PlainFormat {
+    using Block = BlockQ5_1;
+    using Quantized = BlockQ8_1;
+    static constexpr bool has_min = true;
+    static MP_INLINE __m256i elements(const Block & block) {
+        return _mm256_or_si256(nibbles(block.qs), _mm256_andnot_si256(clear_bits(block.qh), _mm256_set1_epi8(16)));
     }
 };
 

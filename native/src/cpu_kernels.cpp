@@ -33,7 +33,8 @@ struct Known {
 constexpr Known known[] = {
     {Weights::q4_0, ggml::q4_0, false},       {Weights::q4_0_x8, ggml::q4_0, true},
     {Weights::q4_1, ggml::q4_1, false},       {Weights::q5_0, ggml::q5_0, false},
-    {Weights::q8_0, ggml::q8_0, false},       {Weights::q2_k, ggml::q2_k, false},
+    {Weights::q5_1, ggml::q5_1, false},       {Weights::q8_0, ggml::q8_0, false},
+    {Weights::q2_k, ggml::q2_k, false},       {Weights::q2_k_x8, ggml::q2_k, true},
     {Weights::q3_k, ggml::q3_k, false},       {Weights::q4_k, ggml::q4_k, false},
     {Weights::q4_k_x8, ggml::q4_k, true},     {Weights::q5_k, ggml::q5_k, false},
     {Weights::q6_k, ggml::q6_k, false},       {Weights::iq4_nl, ggml::iq4_nl, false},

@@ -51,6 +51,8 @@ Format format_of(Weights weights, bool wide) {
     case Weights::q4_0: return {sizeof(BlockQ4_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q4_0_x8: return {sizeof(BlockQ4_0x8), 32, 8, sizeof(BlockQ8_0)};
     case Weights::q4_1: return {sizeof(BlockQ4_1), 32, 1, sizeof(BlockQ8_1)};
+    case Weights::q5_1: return {sizeof(BlockQ5_1), 32, 1, sizeof(BlockQ8_1)};
+    case Weights::q2_k_x8: return {sizeof(BlockQ2Kx8), 256, 8, sizeof(BlockQ8K)};
     case Weights::q5_0: return {sizeof(BlockQ5_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q8_0: return {sizeof(BlockQ8_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q2_k: return {sizeof(BlockQ2K), 256, 1, sizeof(BlockQ8K)};
@@ -80,12 +82,14 @@ std::vector<size_t> halves_of(Weights weights) {
     case Weights::q2_k: return {80, 82};
     case Weights::q3_k: return {108};
     case Weights::q4_1:
+    case Weights::q5_1:
     case Weights::q4_k:
     case Weights::q5_k: return {0, 2};
     case Weights::q6_k: return {208};
     case Weights::iq4_nl: return {0, 18};
     case Weights::iq4_nl_x8:
     case Weights::q4_0_x8: return {0, 2, 4, 6, 8, 10, 12, 14};
+    case Weights::q2_k_x8:
     case Weights::q4_k_x8: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
     default: return {};
     }
@@ -226,6 +230,14 @@ Plain32 plain_block(Weights weights, const char * from) {
         out.d = from_half(block.d);
         out.m = from_half(block.m);
         nibbles(block.qs);
+    } else if (weights == Weights::q5_1) {
+        const auto block = read<BlockQ5_1>(from);
+        out.d = from_half(block.d);
+        out.m = from_half(block.m);
+        nibbles(block.qs);
+        for (int i = 0; i < 32; ++i) {
+            out.elements[i] += (block.qh[i / 8] >> i % 8 & 1) != 0 ? 16 : 0;
+        }
     } else if (weights == Weights::q5_0) {
         const auto block = read<BlockQ5_0>(from);
         out.d = from_half(block.d);
@@ -243,12 +255,12 @@ Plain32 plain_block(Weights weights, const char * from) {
 
 float plain_reference(Weights weights, const char * w, const char * x, int64_t n_blocks) {
     const Format format = format_of(weights, true);
+    const bool has_min = weights == Weights::q4_1 || weights == Weights::q5_1;
     Lanes8 sums{};
     float mins = 0.0f;
     for (int64_t b = 0; b < n_blocks; ++b) {
         const Plain32 block = plain_block(weights, w + b * format.block_bytes);
         const char * row = x + b * format.row_bytes;
-        const bool has_min = weights == Weights::q4_1;
         const int8_t * qs = reinterpret_cast<const int8_t *>(row + (has_min ? 4 : 2));
         if (has_min) {
             mins = std::fmaf(block.m, from_half(read<BlockQ8_1>(row).s), mins);
@@ -259,7 +271,7 @@ float plain_reference(Weights weights, const char * w, const char * x, int64_t n
         }
         add_block(sums, block.d * from_half(read<uint16_t>(row)), lanes);
     }
-    return weights == Weights::q4_1 ? sum_of(sums) + mins : sum_of(sums);
+    return has_min ? sum_of(sums) + mins : sum_of(sums);
 }
 
 // --- nibbles that are indices
@@ -390,6 +402,29 @@ float q2k_reference(const char * w, const char * x, int64_t n_blocks) {
         add_block(sums, row.d * from_half(block.d), lanes);
     }
     return sum_of(sums);
+}
+
+float q2kx8_reference(const char * w, const char * x, int64_t n_blocks, int column) {
+    float sum = 0.0f;
+    float mins = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ2Kx8>(w + b * sizeof(BlockQ2Kx8));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        int32_t products = 0;
+        int32_t offset = 0;
+        for (int s = 0; s < 16; ++s) { // each 16 elements
+            const uint8_t both = block.scales[s / 2 * 16 + 2 * column + s % 2];
+            offset += (both >> 4) * row.bsums[s];
+            for (int i = 16 * s; i < 16 * s + 16; ++i) {
+                const int byte = i / 128 * 32 + i % 32; // of the column
+                const int q = block.qs[byte / 8 * 64 + 8 * column + byte % 8] >> i % 128 / 32 * 2 & 3;
+                products += (both & 15) * q * row.qs[i];
+            }
+        }
+        sum = std::fmaf(static_cast<float>(products), from_half(block.d[column]) * row.d, sum);
+        mins = std::fmaf(static_cast<float>(offset), from_half(block.dmin[column]) * row.d, mins);
+    }
+    return sum - mins;
 }
 
 float q3k_reference(const char * w, const char * x, int64_t n_blocks) {
@@ -539,6 +574,7 @@ struct Case {
         switch (weights) {
         case Weights::q4_k: return q4k_reference(from, row(r), n_blocks);
         case Weights::q5_k: return q5k_reference(from, row(r), n_blocks);
+        case Weights::q2_k_x8: return q2kx8_reference(from, row(r), n_blocks, within);
         case Weights::q2_k: return q2k_reference(from, row(r), n_blocks);
         case Weights::q3_k: return q3k_reference(from, row(r), n_blocks);
         case Weights::iq4_xs: return iq4xs_reference(from, row(r), n_blocks);
@@ -710,12 +746,13 @@ void test_what_is_there() {
         const bool is_float = weights == Weights::f16 || weights == Weights::f32;
         for (const bool wide : {false, true}) {
             CHECK(find(weights, Instructions::none, wide) == nullptr);
-            CHECK_EQ(find(weights, Instructions::avx2, wide) != nullptr, built && !(is_float && wide));
-            CHECK_EQ(find(weights, Instructions::avx2_vnni, wide) != nullptr, built && !(is_float && wide));
-            CHECK_EQ(find(weights, Instructions::avx512_vnni, wide) != nullptr, built);
+            const bool known = built && (wide || weights != Weights::q2_k_x8);
+            CHECK_EQ(find(weights, Instructions::avx2, wide) != nullptr, known && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx2_vnni, wide) != nullptr, known && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx512_vnni, wide) != nullptr, known);
         }
         CHECK_EQ(find(weights, Instructions::avx512_vnni, false) == find(weights, Instructions::avx2, false),
-                 !built || is_float);
+                 !built || is_float || weights == Weights::q2_k_x8);
     }
     CHECK(processor_has(processor_instructions()));
     CHECK(processor_has(Instructions::none));
