@@ -30,13 +30,14 @@ enum class Weights {
     iq4_xs,
     mxfp4,
     mxfp4_x8,
+    bf16,
     f16,
     f32
 };
-constexpr int n_weights = 20;
+constexpr int n_weights = 21;
 
 // What ggml turns a row of activations into before it multiplies.
-enum class Activations { q8_0, q8_1, q8_k, f16, f32 };
+enum class Activations { q8_0, q8_1, q8_k, bf16, f16, f32 };
 
 // In ascending order of what they need.
 enum class Instructions { none, avx2, avx2_vnni, avx512_vnni };
@@ -82,8 +83,8 @@ bool processor_has(Instructions instructions);
 const char * name_of(Instructions instructions); // "" for none
 const char * name_of(Weights weights);
 
-// The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. The floats
-// of F16 and F32 are summed in 16 lanes then, not in 8, and Q2_K is repacked, which it is not otherwise.
+// The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. BF16, F16
+// and F32 are summed in lanes of 16 floats then, not of 8, and Q2_K is repacked, which it is not otherwise.
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.

@@ -34,6 +34,7 @@ using namespace MP_KERNEL_SET;
         MP_KERNEL(PlainIQ4XS, q8_k, 1, 1),                                                                             \
         MP_KERNEL(PlainBlocks<FormatMXFP4>, q8_0, 1, 1),                                                               \
         MP_KERNEL(RepackedMXFP4, q8_0, 8, 1),                                                                          \
-        MP_KERNEL(FloatRows<uint16_t>, f16, 1, 2),                                                                     \
-        MP_KERNEL(FloatRows<float>, f32, 1, 2),                                                                        \
+        MP_KERNEL(FloatRows<BFloatValues>, bf16, 1, 2),                                                                \
+        MP_KERNEL(FloatRows<HalfValues>, f16, 1, 2),                                                                   \
+        MP_KERNEL(FloatRows<FloatValues>, f32, 1, 2),                                                                  \
     }

@@ -40,7 +40,8 @@ constexpr Known known[] = {
     {Weights::q6_k, ggml::q6_k, false},       {Weights::iq4_nl, ggml::iq4_nl, false},
     {Weights::iq4_nl_x8, ggml::iq4_nl, true}, {Weights::iq4_xs, ggml::iq4_xs, false},
     {Weights::mxfp4, ggml::mxfp4, false},     {Weights::mxfp4_x8, ggml::mxfp4, true},
-    {Weights::f16, ggml::f16, false},         {Weights::f32, ggml::f32, false},
+    {Weights::bf16, ggml::bf16, false},       {Weights::f16, ggml::f16, false},
+    {Weights::f32, ggml::f32, false},
 };
 
 int32_t type_of(Activations activations) {
@@ -48,6 +49,7 @@ int32_t type_of(Activations activations) {
     case Activations::q8_0: return ggml::q8_0;
     case Activations::q8_1: return ggml::q8_1;
     case Activations::q8_k: return ggml::q8_k;
+    case Activations::bf16: return ggml::bf16;
     case Activations::f16: return ggml::f16;
     case Activations::f32: return ggml::f32;
     }
@@ -83,9 +85,14 @@ thread_local int use_on_this_thread = -1;
 
 // The kernels of the present instruction set, so that indices have no gaps.
 void list_entries(State & s) {
+    // ggml multiplies BF16 by the processor's own instructions then, with their roundings.
+    const bool has_bfloat_products = s.api.ggml_cpu_has_avx512_bf16 != nullptr && s.api.ggml_cpu_has_avx512_bf16() != 0;
     s.allowed = 0;
     s.n_entries = 0;
     for (const Known & one : known) {
+        if (one.weights == Weights::bf16 && has_bfloat_products) {
+            continue;
+        }
         if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
             s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked};
         }

@@ -33,6 +33,7 @@ enum Type : int32_t {
     q8_k = 15,
     iq4_nl = 20,
     iq4_xs = 23,
+    bf16 = 30,
     mxfp4 = 39
 };
 constexpr int32_t device_type_cpu = 0;
@@ -111,6 +112,7 @@ struct ExtraBufferType {
     X(const char *, ggml_op_name, (int32_t))                                                                           \
     X(size_t, ggml_row_size, (int32_t, int64_t))                                                                       \
     X(const TypeTraitsCpu *, ggml_get_type_traits_cpu, (int32_t))                                                      \
+    X(int, ggml_cpu_has_avx512_bf16, ())                                                                               \
     X(int, ggml_cpu_has_avx512, ())                                                                                    \
     X(void, ggml_barrier, (Threadpool *))                                                                              \
     X(void, ggml_threadpool_chunk_set, (Threadpool *, int))                                                            \

@@ -66,6 +66,7 @@ Format format_of(Weights weights, bool wide) {
     case Weights::mxfp4_x8: return {sizeof(BlockMXFP4x8), 32, 8, sizeof(BlockQ8_0)};
     case Weights::iq4_nl: return {2 * sizeof(BlockIQ4NL), 64, 1, 2 * sizeof(BlockQ8_0)};
     case Weights::iq4_nl_x8: return {sizeof(BlockIQ4NLx8), 32, 8, sizeof(BlockQ8_0)};
+    case Weights::bf16: return {64, 32, 1, 64};
     case Weights::f16: return {2 * static_cast<size_t>(floats), floats, 1, 2 * static_cast<size_t>(floats)};
     case Weights::f32: return {4 * static_cast<size_t>(floats), floats, 1, 4 * static_cast<size_t>(floats)};
     }
@@ -114,6 +115,13 @@ void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char
         for (int i = 0; i < format.elements; ++i) {
             const float value = random_float(rng);
             std::memcpy(out + 4 * i, &value, 4);
+        }
+        return;
+    }
+    if (weights == Weights::bf16) {
+        for (int i = 0; i < format.elements; ++i) {
+            const float value = random_float(rng);
+            std::memcpy(out + 2 * i, reinterpret_cast<const char *>(&value) + 2, 2); // its upper half
         }
         return;
     }
@@ -175,6 +183,7 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
         std::memcpy(out, &block, sizeof block);
         return;
     }
+    case Activations::bf16: fill_block(rng, Weights::bf16, format, out); return;
     case Activations::f16: fill_block(rng, Weights::f16, format, out); return;
     case Activations::f32: fill_block(rng, Weights::f32, format, out); return;
     }
@@ -551,6 +560,34 @@ float float_reference(bool half, bool wide, const char * w, const char * x, int6
     return all[0] + all[1];
 }
 
+float bf16_reference(bool wide, const char * w, const char * x, int64_t n_blocks) {
+    const auto value = [](const char * from, int64_t i) {
+        const uint32_t bits = static_cast<uint32_t>(read<uint16_t>(from + 2 * i)) << 16;
+        return read<float>(reinterpret_cast<const char *>(&bits));
+    };
+    const int lanes = wide ? 16 : 8;
+    float sums[4][16] = {};
+    for (int64_t i = 0; i < 32 * n_blocks; ++i) {
+        float & sum = sums[i % 32 / lanes][i % lanes];
+        sum = std::fmaf(value(w, i), value(x, i), sum);
+    }
+    if (!wide) {
+        Lanes8 all;
+        for (int l = 0; l < 8; ++l) {
+            all[l] = (sums[0][l] + sums[2][l]) + (sums[1][l] + sums[3][l]);
+        }
+        return sum_of(all);
+    }
+    for (float * part : {sums[0], sums[1]}) {
+        for (int n = 8; n >= 1; n /= 2) {
+            for (int i = 0; i < n; ++i) {
+                part[i] = part[i + n] + part[i];
+            }
+        }
+    }
+    return static_cast<float>(static_cast<double>(sums[0][0]) + static_cast<double>(sums[1][0]));
+}
+
 // --- cases ------------------------------------------------------------------------------------------
 
 struct Case {
@@ -585,6 +622,7 @@ struct Case {
         case Weights::iq4_nl: return lookup_reference(weights, from, row(r), n_blocks);
         case Weights::mxfp4_x8:
         case Weights::iq4_nl_x8: return lookup_x8_reference(weights, from, row(r), n_blocks, within);
+        case Weights::bf16: return bf16_reference(wide, from, row(r), n_blocks);
         case Weights::f16: return float_reference(true, wide, from, row(r), n_blocks);
         case Weights::f32: return float_reference(false, wide, from, row(r), n_blocks);
         default: return plain_reference(weights, from, row(r), n_blocks);
@@ -743,7 +781,7 @@ void test_what_is_there() {
     CHECK(built || processor_instructions() == Instructions::none);
     for (int w = 0; w < n_weights; ++w) {
         const auto weights = static_cast<Weights>(w);
-        const bool is_float = weights == Weights::f16 || weights == Weights::f32;
+        const bool is_float = weights == Weights::bf16 || weights == Weights::f16 || weights == Weights::f32;
         for (const bool wide : {false, true}) {
             CHECK(find(weights, Instructions::none, wide) == nullptr);
             const bool known = built && (wide || weights != Weights::q2_k_x8);
