@@ -24,6 +24,10 @@ from reference import PlainDecoder
 N = 48  # tokens of an answer
 
 
+def system_info() -> str:
+    return str(llama_cpp.llama_print_system_info().decode())
+
+
 # Processors without AVX2 have none of the kernels; there the same tests say that nothing changes.
 HAS_KERNELS = bool(cpu_kernels.status().instructions)
 
@@ -78,7 +82,10 @@ def test_this_machine_has_them() -> None:
         assert status.active
         assert status.reason is None
         assert status.refused == {}
-        expected = {"q4_0", "q4_0 repacked", "q4_1", "q5_0", "q8_0", "q4_k", "q4_k repacked", "q6_k", "f16", "f32"}
+        expected = {"q4_0", "q4_0 repacked", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q4_k repacked"}
+        expected |= {"q5_k", "q6_k", "iq4_nl", "iq4_nl repacked", "iq4_xs", "mxfp4", "mxfp4 repacked", "f16", "f32"}
+        expected |= {"q2_k repacked"} if "AVX512 = 1" in system_info() else set()
+        expected |= {"bf16"} if "AVX512_BF16 = 1" not in system_info() else set()
         expected |= {f"attention {kind}" for kind in ("f16", "f16 capped", "q8_0", "q8_0 capped")}
         assert set(status.kernels) == expected
     else:

@@ -223,7 +223,7 @@ template <template <int> class Keys, template <int> class Values> Attend attenti
 }
 
 inline Attend find(int head_size, CacheType type) {
-    return type == CacheType::f16 ? attention_of<HalfKeys, HalfValues>(head_size)
+    return type == CacheType::f16 ? attention_of<F16Keys, F16Values>(head_size)
                                   : attention_of<Q8Keys, Q8Values>(head_size);
 }
 

@@ -10,7 +10,7 @@ namespace mp::kernels::MP_KERNEL_SET {
 constexpr int keys_per_block = FloatLanes::lanes;
 
 // Half floats, in the order of ggml_vec_dot_f16: four sums take turns along a head.
-template <int Size> struct HalfKeys {
+template <int Size> struct F16Keys {
     static_assert(Size % (4 * FloatLanes::lanes) == 0, "ggml adds what is left over one by one");
     static constexpr int vectors = Size / FloatLanes::lanes;
 
@@ -55,9 +55,9 @@ template <int Size> struct HalfKeys {
     }
 };
 
-template <int Size> struct HalfValues {
+template <int Size> struct F16Values {
     static void unpack(const char * from, size_t stride, int n, float * to) {
-        HalfKeys<Size>::unpack(from, stride, n, to);
+        F16Keys<Size>::unpack(from, stride, n, to);
     }
     // ggml keeps the sums as half floats.
     static MP_INLINE FloatLanes::Floats rounded(FloatLanes::Floats sum) { return FloatLanes::through_half(sum); }

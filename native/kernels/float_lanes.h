@@ -17,6 +17,9 @@ struct WideFloats {
 
     static MP_INLINE Floats load(const float * x) { return _mm512_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) { return _mm512_cvtph_ps(load32(x)); }
+    static MP_INLINE Floats load_bfloats(const uint16_t * x) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load32(x)), 16));
+    }
     static MP_INLINE Floats load(const int8_t * x) {
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(x))));
     }
@@ -94,6 +97,10 @@ struct NarrowFloats {
     static MP_INLINE Floats load(const float * x) { return _mm256_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(x)));
+    }
+    static MP_INLINE Floats load_bfloats(const uint16_t * x) {
+        const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(all), 16));
     }
     static MP_INLINE Floats load(const int8_t * x) {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(x))));

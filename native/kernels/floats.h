@@ -1,15 +1,57 @@
-// F16 and F32: the order of ggml_vec_dot_f32 and _f16. Four vectors of float sums take turns along a row and are added
-// at its end. One of the four at a time here, so that registers hold the sums of several columns and rows.
+// F16, F32 and BF16: the order of ggml_vec_dot_f32, _f16 and _bf16. Some vectors of float sums take turns along a row
+// and are added at its end. One of them at a time here, so that registers hold the sums of several columns and rows.
 #pragma once
 
 #include "float_lanes.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-// Value: float, or uint16_t for half floats.
-template <class Value> struct FloatRows {
+// What rows are made of: how a value becomes a float, how many sums take turns and how they are added.
+struct FloatValues {
+    using Value = float;
+    using Floats = FloatLanes::Floats;
+    static constexpr int parts = 4;
+    static MP_INLINE float to_float(Value x) { return x; }
+    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load(x); }
+    static MP_INLINE float sum(Floats a, Floats b, Floats c, Floats d) {
+        return FloatLanes::sum(FloatLanes::add(FloatLanes::add(a, c), FloatLanes::add(b, d)));
+    }
+};
+
+struct HalfValues : FloatValues {
+    using Value = uint16_t;
+    static MP_INLINE float to_float(Value x) { return from_half(x); }
+    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load(x); }
+};
+
+struct BFloatValues {
+    using Value = uint16_t;
+    using Floats = FloatLanes::Floats;
+    static MP_INLINE float to_float(Value x) {
+        const uint32_t bits = static_cast<uint32_t>(x) << 16;
+        float value;
+        __builtin_memcpy(&value, &bits, 4);
+        return value;
+    }
+    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load_bfloats(x); }
+#if defined(MP_AVX512_VNNI)
+    static constexpr int parts = 2;
+    static MP_INLINE float sum(Floats a, Floats b) {
+        return static_cast<float>(static_cast<double>(FloatLanes::sum(a)) + static_cast<double>(FloatLanes::sum(b)));
+    }
+#else
+    static constexpr int parts = 4;
+    static MP_INLINE float sum(Floats a, Floats b, Floats c, Floats d) {
+        return sum_lanes(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d)));
+    }
+#endif
+};
+
+template <class Values> struct FloatRows {
+    using Value = typename Values::Value;
     using Quantized = Value;
-    static constexpr int block = 4 * FloatLanes::lanes;
+    static constexpr int n_parts = Values::parts;
+    static constexpr int block = n_parts * FloatLanes::lanes;
     static constexpr int quantized_per_block = block;
     static constexpr int tile = FloatLanes::lanes / 2;
     static constexpr int columns = 3;
@@ -19,11 +61,7 @@ template <class Value> struct FloatRows {
     static void pack_block(const Quantized * q, int row, int, char * out) {
         float * to = reinterpret_cast<float *>(out) + row * block;
         for (int i = 0; i < block; ++i) {
-            if constexpr (sizeof(Value) == sizeof(float)) {
-                to[i] = q[i];
-            } else {
-                to[i] = from_half(q[i]);
-            }
+            to[i] = Values::to_float(q[i]);
         }
     }
 
@@ -45,9 +83,9 @@ template <class Value> struct FloatRows {
         using Floats = FloatLanes::Floats;
         const int64_t k = n_blocks * block;
         const auto * next = reinterpret_cast<const char *>(first + C * k);
-        constexpr size_t step = C * block * sizeof(Value) / 4;
-        Floats parts[4][C][N];
-        for (int part = 0; part < 4; ++part) {
+        constexpr size_t step = C * block * sizeof(Value) / n_parts;
+        Floats parts[n_parts][C][N];
+        for (int part = 0; part < n_parts; ++part) {
             Floats sums[C][N];
             MP_UNROLL for (int c = 0; c < C; ++c) {
                 MP_UNROLL for (int r = 0; r < N; ++r) { sums[c][r] = FloatLanes::zero(); }
@@ -58,7 +96,7 @@ template <class Value> struct FloatRows {
                 // The next columns come in evenly while these are multiplied.
                 prefetch(next + static_cast<size_t>(part * n_blocks + b) * step, step);
                 Floats w[C];
-                MP_UNROLL for (int c = 0; c < C; ++c) { w[c] = FloatLanes::load(x + c * k); }
+                MP_UNROLL for (int c = 0; c < C; ++c) { w[c] = Values::load(x + c * k); }
                 MP_UNROLL for (int r = 0; r < N; ++r) {
                     const Floats row = FloatLanes::load(z + r * block);
                     MP_UNROLL for (int c = 0; c < C; ++c) {
@@ -72,8 +110,12 @@ template <class Value> struct FloatRows {
         }
         MP_UNROLL for (int c = 0; c < C; ++c) {
             MP_UNROLL for (int r = 0; r < N; ++r) {
-                y[static_cast<size_t>(r) * stride + c] = FloatLanes::sum(FloatLanes::add(
-                    FloatLanes::add(parts[0][c][r], parts[2][c][r]), FloatLanes::add(parts[1][c][r], parts[3][c][r])));
+                float & out = y[static_cast<size_t>(r) * stride + c];
+                if constexpr (n_parts == 2) {
+                    out = Values::sum(parts[0][c][r], parts[1][c][r]);
+                } else {
+                    out = Values::sum(parts[0][c][r], parts[1][c][r], parts[2][c][r], parts[3][c][r]);
+                }
             }
         }
     }

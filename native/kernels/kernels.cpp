@@ -95,7 +95,10 @@ bool processor_has(Instructions instructions) {
 }
 
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats) {
-    const bool is_float = weights == Weights::f16 || weights == Weights::f32;
+    if (weights == Weights::q2_k_x8 && !wide_floats) {
+        return nullptr; // ggml repacks Q2_K where it was built for AVX-512
+    }
+    const bool is_float = weights == Weights::bf16 || weights == Weights::f16 || weights == Weights::f32;
     const Kernel * table = nullptr;
     switch (instructions) {
     case Instructions::none: return nullptr;
@@ -149,8 +152,13 @@ const char * name_of(Instructions instructions) {
 }
 
 const char * name_of(Weights weights) {
-    constexpr const char * names[n_weights] = {"q4_0", "q4_0 repacked", "q4_1", "q5_0", "q8_0",
-                                               "q4_k", "q4_k repacked", "q6_k", "f16",  "f32"};
+    constexpr const char * names[n_weights] = {"q4_0",   "q4_0 repacked", "q4_1",
+                                               "q5_0",   "q5_1",          "q8_0",
+                                               "q2_k",   "q2_k repacked", "q3_k",
+                                               "q4_k",   "q4_k repacked", "q5_k",
+                                               "q6_k",   "iq4_nl",        "iq4_nl repacked",
+                                               "iq4_xs", "mxfp4",         "mxfp4 repacked",
+                                               "bf16",   "f16",           "f32"};
     return names[static_cast<int>(weights)];
 }
 

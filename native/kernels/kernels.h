@@ -11,11 +11,33 @@
 
 namespace mp::kernels {
 
-enum class Weights { q4_0, q4_0_x8, q4_1, q5_0, q8_0, q4_k, q4_k_x8, q6_k, f16, f32 };
-constexpr int n_weights = 10;
+enum class Weights {
+    q4_0,
+    q4_0_x8,
+    q4_1,
+    q5_0,
+    q5_1,
+    q8_0,
+    q2_k,
+    q2_k_x8,
+    q3_k,
+    q4_k,
+    q4_k_x8,
+    q5_k,
+    q6_k,
+    iq4_nl,
+    iq4_nl_x8,
+    iq4_xs,
+    mxfp4,
+    mxfp4_x8,
+    bf16,
+    f16,
+    f32
+};
+constexpr int n_weights = 21;
 
 // What ggml turns a row of activations into before it multiplies.
-enum class Activations { q8_0, q8_1, q8_k, f16, f32 };
+enum class Activations { q8_0, q8_1, q8_k, bf16, f16, f32 };
 
 // In ascending order of what they need.
 enum class Instructions { none, avx2, avx2_vnni, avx512_vnni };
@@ -74,8 +96,8 @@ bool processor_has(Instructions instructions);
 const char * name_of(Instructions instructions); // "" for none
 const char * name_of(Weights weights);
 
-// The kernel for weights, nullptr if there is none. wide_floats: the floats of F16 and F32 are summed in the order of
-// ggml built for AVX-512 (16 lanes), not of ggml built for AVX2 (8 lanes).
+// The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. BF16, F16
+// and F32 are summed in lanes of 16 floats then, not of 8, and Q2_K is repacked, which it is not otherwise.
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.

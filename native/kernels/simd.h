@@ -8,6 +8,13 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
+// Products of bytes are added as 32 bits at once; in AVX2 alone, pairs of them as 16 bits first.
+#if defined(MP_AVX512_VNNI) || defined(MP_AVX_VNNI)
+constexpr bool has_byte_dots = true;
+#else
+constexpr bool has_byte_dots = false;
+#endif
+
 MP_INLINE float from_half(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
 
 // The order of ggml's hsum_float_8.
@@ -57,6 +64,8 @@ struct Lanes256 {
     static MP_INLINE Ints spread(__m256i rows) { return rows; }
     static MP_INLINE Floats join_halves(uint16_t a, uint16_t) { return _mm256_set1_ps(from_half(a)); }
     static MP_INLINE Floats set1(float x) { return _mm256_set1_ps(x); }
+    static MP_INLINE Floats join_floats(float a, float) { return _mm256_set1_ps(a); }
+    static MP_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
     static MP_INLINE Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
     static MP_INLINE Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
     static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
@@ -93,6 +102,10 @@ struct Lanes512 {
         return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(both[0]), both[1], 1));
     }
     static MP_INLINE Floats set1(float x) { return _mm512_set1_ps(x); }
+    static MP_INLINE Floats join_floats(float a, float b) {
+        return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_set1_ps(a)), _mm256_set1_ps(b), 1);
+    }
+    static MP_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     static MP_INLINE Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static MP_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }

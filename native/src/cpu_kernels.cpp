@@ -27,9 +27,16 @@ struct Known {
 };
 
 constexpr Known known[] = {
-    {Weights::q4_0, ggml::q4_0, false},   {Weights::q4_0_x8, ggml::q4_0, true}, {Weights::q4_1, ggml::q4_1, false},
-    {Weights::q5_0, ggml::q5_0, false},   {Weights::q8_0, ggml::q8_0, false},   {Weights::q4_k, ggml::q4_k, false},
-    {Weights::q4_k_x8, ggml::q4_k, true}, {Weights::q6_k, ggml::q6_k, false},   {Weights::f16, ggml::f16, false},
+    {Weights::q4_0, ggml::q4_0, false},       {Weights::q4_0_x8, ggml::q4_0, true},
+    {Weights::q4_1, ggml::q4_1, false},       {Weights::q5_0, ggml::q5_0, false},
+    {Weights::q5_1, ggml::q5_1, false},       {Weights::q8_0, ggml::q8_0, false},
+    {Weights::q2_k, ggml::q2_k, false},       {Weights::q2_k_x8, ggml::q2_k, true},
+    {Weights::q3_k, ggml::q3_k, false},       {Weights::q4_k, ggml::q4_k, false},
+    {Weights::q4_k_x8, ggml::q4_k, true},     {Weights::q5_k, ggml::q5_k, false},
+    {Weights::q6_k, ggml::q6_k, false},       {Weights::iq4_nl, ggml::iq4_nl, false},
+    {Weights::iq4_nl_x8, ggml::iq4_nl, true}, {Weights::iq4_xs, ggml::iq4_xs, false},
+    {Weights::mxfp4, ggml::mxfp4, false},     {Weights::mxfp4_x8, ggml::mxfp4, true},
+    {Weights::bf16, ggml::bf16, false},       {Weights::f16, ggml::f16, false},
     {Weights::f32, ggml::f32, false},
 };
 
@@ -52,10 +59,15 @@ thread_local int use_on_this_thread = -1;
 
 // The kernels of the present instruction set, so that indices have no gaps.
 void list_entries(State & s) {
+    // ggml multiplies BF16 by the processor's own instructions then, with their roundings.
+    const bool has_bfloat_products = s.api.ggml_cpu_has_avx512_bf16 != nullptr && s.api.ggml_cpu_has_avx512_bf16() != 0;
     s.allowed = 0;
     s.for_prompts = 0;
     s.n_entries = 0;
     for (const Known & one : known) {
+        if (one.weights == Weights::bf16 && has_bfloat_products) {
+            continue;
+        }
         if (const kernels::Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
             s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked, false, false};
         }

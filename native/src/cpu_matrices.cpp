@@ -35,6 +35,7 @@ int32_t type_of(kernels::Activations activations) {
     case Activations::q8_0: return ggml::q8_0;
     case Activations::q8_1: return ggml::q8_1;
     case Activations::q8_k: return ggml::q8_k;
+    case Activations::bf16: return ggml::bf16;
     case Activations::f16: return ggml::f16;
     case Activations::f32: return ggml::f32;
     }

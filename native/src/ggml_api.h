@@ -22,12 +22,20 @@ enum Type : int32_t {
     q4_0 = 2,
     q4_1 = 3,
     q5_0 = 6,
+    q5_1 = 7,
     q8_0 = 8,
     q8_1 = 9,
+    q2_k = 10,
+    q3_k = 11,
     q4_k = 12,
+    q5_k = 13,
     q6_k = 14,
     q8_k = 15,
-    i32 = 26
+    iq4_nl = 20,
+    iq4_xs = 23,
+    i32 = 26,
+    bf16 = 30,
+    mxfp4 = 39
 };
 constexpr int32_t device_type_cpu = 0;
 
@@ -105,6 +113,7 @@ struct ExtraBufferType {
     X(const char *, ggml_op_name, (int32_t))                                                                           \
     X(size_t, ggml_row_size, (int32_t, int64_t))                                                                       \
     X(const TypeTraitsCpu *, ggml_get_type_traits_cpu, (int32_t))                                                      \
+    X(int, ggml_cpu_has_avx512_bf16, ())                                                                               \
     X(int, ggml_cpu_has_avx512, ())                                                                                    \
     X(void, ggml_barrier, (Threadpool *))                                                                              \
     X(void, ggml_threadpool_chunk_set, (Threadpool *, int))                                                            \

@@ -117,11 +117,19 @@ size_t row_size(int32_t type, int64_t k) {
     case ggml::q4_0: return n / 32 * 18;
     case ggml::q4_1: return n / 32 * 20;
     case ggml::q5_0: return n / 32 * 22;
+    case ggml::q5_1: return n / 32 * 24;
     case ggml::q8_0: return n / 32 * 34;
     case ggml::q8_1: return n / 32 * 36;
+    case ggml::q2_k: return n / 256 * 84;
+    case ggml::q3_k: return n / 256 * 110;
     case ggml::q4_k: return n / 256 * 144;
+    case ggml::q5_k: return n / 256 * 176;
     case ggml::q6_k: return n / 256 * 210;
     case ggml::q8_k: return n / 256 * 292;
+    case ggml::iq4_nl: return n / 32 * 18;
+    case ggml::iq4_xs: return n / 256 * 136;
+    case ggml::bf16: return 2 * n;
+    case ggml::mxfp4: return n / 32 * 17;
     default: return n;
     }
 }
@@ -141,6 +149,12 @@ uint16_t to_half(float x) {
 void quantize_f16(const float * x, void * y, int64_t k) {
     for (int64_t i = 0; i < k; ++i) {
         static_cast<uint16_t *>(y)[i] = to_half(x[i]);
+    }
+}
+
+void quantize_bf16(const float * x, void * y, int64_t k) {
+    for (int64_t i = 0; i < k; ++i) {
+        std::memcpy(static_cast<uint16_t *>(y) + i, reinterpret_cast<const char *>(x + i) + 2, 2);
     }
 }
 
@@ -169,6 +183,7 @@ template <class Block> void quantize(const float * x, void * y, int64_t k) {
 const ggml::TypeTraitsCpu * type_traits(int32_t type) {
     static const std::map<int32_t, ggml::TypeTraitsCpu> traits = {
         {ggml::f16, {quantize_f16, nullptr, ggml::f16, 1}},
+        {ggml::bf16, {quantize_bf16, nullptr, ggml::bf16, 1}},
         {ggml::q8_0, {quantize<kernels::BlockQ8_0>, nullptr, ggml::q8_0, 1}},
         {ggml::q8_1, {quantize<kernels::BlockQ8_1>, nullptr, ggml::q8_1, 1}},
         {ggml::q8_k, {quantize<kernels::BlockQ8K>, nullptr, ggml::q8_k, 1}},
@@ -177,8 +192,10 @@ const ggml::TypeTraitsCpu * type_traits(int32_t type) {
     const auto found = traits.find(type);
     return found == traits.end() ? &none : &found->second;
 }
-// As built for this processor.
+// As built for this processor, but for its instructions for BF16.
 int has_avx512() { return kernels::processor_has(kernels::Instructions::avx512_vnni) ? 1 : 0; }
+int n_bfloat_products = 0;
+int has_bfloat_products() { return n_bfloat_products; }
 void barrier(ggml::Threadpool * pool) {
     std::unique_lock<std::mutex> lock(pool->mutex);
     const int generation = pool->generation;
@@ -205,6 +222,7 @@ std::map<std::string, void *> functions() {
             {"ggml_op_name", address(op_name)},
             {"ggml_row_size", address(row_size)},
             {"ggml_get_type_traits_cpu", address(type_traits)},
+            {"ggml_cpu_has_avx512_bf16", address(has_bfloat_products)},
             {"ggml_cpu_has_avx512", address(has_avx512)},
             {"ggml_barrier", address(barrier)},
             {"ggml_threadpool_chunk_set", address(chunk_set)},
@@ -431,8 +449,10 @@ struct Attention {
 // What ggml turns rows into for weights.
 int32_t activations_for(int32_t type) {
     const std::map<int32_t, int32_t> types = {
-        {ggml::q4_0, ggml::q8_0}, {ggml::q4_1, ggml::q8_1}, {ggml::q5_0, ggml::q8_0}, {ggml::q8_0, ggml::q8_0},
-        {ggml::q4_k, ggml::q8_k}, {ggml::q6_k, ggml::q8_k}, {ggml::f16, ggml::f16},   {ggml::f32, ggml::f32}};
+        {ggml::q4_0, ggml::q8_0},  {ggml::q4_1, ggml::q8_1}, {ggml::q5_0, ggml::q8_0},   {ggml::q5_1, ggml::q8_1},
+        {ggml::q8_0, ggml::q8_0},  {ggml::q2_k, ggml::q8_k}, {ggml::q3_k, ggml::q8_k},   {ggml::q4_k, ggml::q8_k},
+        {ggml::q5_k, ggml::q8_k},  {ggml::q6_k, ggml::q8_k}, {ggml::iq4_nl, ggml::q8_0}, {ggml::iq4_xs, ggml::q8_k},
+        {ggml::mxfp4, ggml::q8_0}, {ggml::bf16, ggml::bf16}, {ggml::f16, ggml::f16},     {ggml::f32, ggml::f32}};
     return types.at(type);
 }
 
@@ -571,7 +591,8 @@ void test_results() {
         const auto weights = static_cast<kernels::Weights>(i);
         const Scope scope(kernels::name_of(weights));
         const int found = entry_of(weights);
-        if (!CHECK(found >= 0)) {
+        const bool is_there = kernels::find(weights, kernels::processor_instructions(), has_avx512() != 0) != nullptr;
+        if (!CHECK((found >= 0) == is_there) || !is_there) {
             continue;
         }
         const auto index = static_cast<size_t>(found);
@@ -754,6 +775,11 @@ void test_instructions() {
                   kernels::find(kernels::Weights::q4_0, one, false));
             CHECK(planned.is_ours());
         }
+    }
+    for (const int n : {1, 0}) {
+        n_bfloat_products = n;
+        cpu_kernels::limit_instructions(kernels::name_of(kernels::processor_instructions()));
+        CHECK_EQ(entry_of(kernels::Weights::bf16) < 0, n > 0);
     }
     cpu_kernels::limit_instructions("");
     CHECK(cpu_kernels::entry(0) == nullptr);

@@ -51,11 +51,22 @@ Format format_of(Weights weights, bool wide) {
     case Weights::q4_0: return {sizeof(BlockQ4_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q4_0_x8: return {sizeof(BlockQ4_0x8), 32, 8, sizeof(BlockQ8_0)};
     case Weights::q4_1: return {sizeof(BlockQ4_1), 32, 1, sizeof(BlockQ8_1)};
+    case Weights::q5_1: return {sizeof(BlockQ5_1), 32, 1, sizeof(BlockQ8_1)};
+    case Weights::q2_k_x8: return {sizeof(BlockQ2Kx8), 256, 8, sizeof(BlockQ8K)};
     case Weights::q5_0: return {sizeof(BlockQ5_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q8_0: return {sizeof(BlockQ8_0), 32, 1, sizeof(BlockQ8_0)};
+    case Weights::q2_k: return {sizeof(BlockQ2K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::q3_k: return {sizeof(BlockQ3K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::iq4_xs: return {sizeof(BlockIQ4XS), 256, 1, sizeof(BlockQ8K)};
     case Weights::q4_k: return {sizeof(BlockQ4K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q4_k_x8: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
+    case Weights::q5_k: return {sizeof(BlockQ5K), 256, 1, sizeof(BlockQ8K)};
     case Weights::q6_k: return {sizeof(BlockQ6K), 256, 1, sizeof(BlockQ8K)};
+    case Weights::mxfp4: return {2 * sizeof(BlockMXFP4), 64, 1, 2 * sizeof(BlockQ8_0)};
+    case Weights::mxfp4_x8: return {sizeof(BlockMXFP4x8), 32, 8, sizeof(BlockQ8_0)};
+    case Weights::iq4_nl: return {2 * sizeof(BlockIQ4NL), 64, 1, 2 * sizeof(BlockQ8_0)};
+    case Weights::iq4_nl_x8: return {sizeof(BlockIQ4NLx8), 32, 8, sizeof(BlockQ8_0)};
+    case Weights::bf16: return {64, 32, 1, 64};
     case Weights::f16: return {2 * static_cast<size_t>(floats), floats, 1, 2 * static_cast<size_t>(floats)};
     case Weights::f32: return {4 * static_cast<size_t>(floats), floats, 1, 4 * static_cast<size_t>(floats)};
     }
@@ -67,14 +78,36 @@ std::vector<size_t> halves_of(Weights weights) {
     switch (weights) {
     case Weights::q4_0:
     case Weights::q5_0:
-    case Weights::q8_0: return {0};
+    case Weights::q8_0:
+    case Weights::iq4_xs: return {0};
+    case Weights::q2_k: return {80, 82};
+    case Weights::q3_k: return {108};
     case Weights::q4_1:
-    case Weights::q4_k: return {0, 2};
+    case Weights::q5_1:
+    case Weights::q4_k:
+    case Weights::q5_k: return {0, 2};
     case Weights::q6_k: return {208};
+    case Weights::iq4_nl: return {0, 18};
+    case Weights::iq4_nl_x8:
     case Weights::q4_0_x8: return {0, 2, 4, 6, 8, 10, 12, 14};
+    case Weights::q2_k_x8:
     case Weights::q4_k_x8: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
     default: return {};
     }
+}
+
+// Where exponents of scales stand.
+std::vector<size_t> exponents_of(Weights weights) {
+    switch (weights) {
+    case Weights::mxfp4: return {0, 17};
+    case Weights::mxfp4_x8: return {0, 1, 2, 3, 4, 5, 6, 7};
+    default: return {};
+    }
+}
+
+// Ordinary ones, or now and then the least.
+uint8_t random_exponent(std::mt19937 & rng) {
+    return static_cast<uint8_t>(below(rng, 8) == 0 ? below(rng, 4) : 110 + below(rng, 30));
 }
 
 void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char * out) {
@@ -85,11 +118,21 @@ void fill_block(std::mt19937 & rng, Weights weights, const Format & format, char
         }
         return;
     }
+    if (weights == Weights::bf16) {
+        for (int i = 0; i < format.elements; ++i) {
+            const float value = random_float(rng);
+            std::memcpy(out + 2 * i, reinterpret_cast<const char *>(&value) + 2, 2); // its upper half
+        }
+        return;
+    }
     const int32_t kind = below(rng, 8); // the extremes of every quant now and then
     for (size_t i = 0; i < format.block_bytes; ++i) {
         out[i] = static_cast<char>(kind == 0 ? 0 : kind == 1 ? 255 : kind == 2 ? 128 : below(rng, 256));
     }
     std::vector<size_t> halves = halves_of(weights);
+    for (const size_t at : exponents_of(weights)) {
+        out[at] = static_cast<char>(random_exponent(rng));
+    }
     for (int i = 0; weights == Weights::f16 && i < format.elements; ++i) {
         halves.push_back(2 * static_cast<size_t>(i));
     }
@@ -108,11 +151,13 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
     switch (activations) {
     case Activations::q8_0: {
         BlockQ8_0 block;
-        block.d = zeros ? 0 : random_half(rng);
-        for (int8_t & q : block.qs) {
-            q = quant();
+        for (size_t at = 0; at < format.row_bytes; at += sizeof block) {
+            block.d = zeros ? 0 : random_half(rng);
+            for (int8_t & q : block.qs) {
+                q = quant();
+            }
+            std::memcpy(out + at, &block, sizeof block);
         }
-        std::memcpy(out, &block, sizeof block);
         return;
     }
     case Activations::q8_1: {
@@ -138,6 +183,7 @@ void fill_activations(std::mt19937 & rng, Activations activations, const Format 
         std::memcpy(out, &block, sizeof block);
         return;
     }
+    case Activations::bf16: fill_block(rng, Weights::bf16, format, out); return;
     case Activations::f16: fill_block(rng, Weights::f16, format, out); return;
     case Activations::f32: fill_block(rng, Weights::f32, format, out); return;
     }
@@ -193,6 +239,14 @@ Plain32 plain_block(Weights weights, const char * from) {
         out.d = from_half(block.d);
         out.m = from_half(block.m);
         nibbles(block.qs);
+    } else if (weights == Weights::q5_1) {
+        const auto block = read<BlockQ5_1>(from);
+        out.d = from_half(block.d);
+        out.m = from_half(block.m);
+        nibbles(block.qs);
+        for (int i = 0; i < 32; ++i) {
+            out.elements[i] += (block.qh[i / 8] >> i % 8 & 1) != 0 ? 16 : 0;
+        }
     } else if (weights == Weights::q5_0) {
         const auto block = read<BlockQ5_0>(from);
         out.d = from_half(block.d);
@@ -210,12 +264,12 @@ Plain32 plain_block(Weights weights, const char * from) {
 
 float plain_reference(Weights weights, const char * w, const char * x, int64_t n_blocks) {
     const Format format = format_of(weights, true);
+    const bool has_min = weights == Weights::q4_1 || weights == Weights::q5_1;
     Lanes8 sums{};
     float mins = 0.0f;
     for (int64_t b = 0; b < n_blocks; ++b) {
         const Plain32 block = plain_block(weights, w + b * format.block_bytes);
         const char * row = x + b * format.row_bytes;
-        const bool has_min = weights == Weights::q4_1;
         const int8_t * qs = reinterpret_cast<const int8_t *>(row + (has_min ? 4 : 2));
         if (has_min) {
             mins = std::fmaf(block.m, from_half(read<BlockQ8_1>(row).s), mins);
@@ -226,7 +280,55 @@ float plain_reference(Weights weights, const char * w, const char * x, int64_t n
         }
         add_block(sums, block.d * from_half(read<uint16_t>(row)), lanes);
     }
-    return weights == Weights::q4_1 ? sum_of(sums) + mins : sum_of(sums);
+    return has_min ? sum_of(sums) + mins : sum_of(sums);
+}
+
+// --- nibbles that are indices
+
+constexpr int iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+float half_power(uint8_t exponent) { return std::ldexp(1.0f, exponent - 128); }
+
+// Two sums take up blocks in turn.
+float lookup_reference(Weights weights, const char * w, const char * x, int64_t n_blocks) {
+    const bool is_mxfp4 = weights == Weights::mxfp4;
+    const size_t block_bytes = is_mxfp4 ? sizeof(BlockMXFP4) : sizeof(BlockIQ4NL);
+    const int * values = is_mxfp4 ? fp4_values : iq4_values;
+    Lanes8 sums[2] = {};
+    for (int64_t b = 0; b < 2 * n_blocks; ++b, w += block_bytes) {
+        const auto row = read<BlockQ8_0>(x + b * sizeof(BlockQ8_0));
+        const float d = is_mxfp4 ? half_power(read<BlockMXFP4>(w).e) : from_half(read<BlockIQ4NL>(w).d);
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 16; ++i) {
+            const auto byte = read<uint8_t>(w + block_bytes - 16 + i);
+            lanes[i / 4] += values[byte & 15] * row.qs[i];
+            lanes[4 + i / 4] += values[byte >> 4] * row.qs[i + 16];
+        }
+        add_block(sums[b % 2], from_half(row.d) * d, lanes);
+    }
+    for (int l = 0; l < 8; ++l) {
+        sums[0][l] += sums[1][l];
+    }
+    return sum_of(sums[0]);
+}
+
+float lookup_x8_reference(Weights weights, const char * w, const char * x, int64_t n_blocks, int column) {
+    const bool is_mxfp4 = weights == Weights::mxfp4_x8;
+    const size_t block_bytes = is_mxfp4 ? sizeof(BlockMXFP4x8) : sizeof(BlockIQ4NLx8);
+    const int * values = is_mxfp4 ? fp4_values : iq4_values;
+    float sum = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b, w += block_bytes) {
+        const auto row = read<BlockQ8_0>(x + b * sizeof(BlockQ8_0));
+        const float d = is_mxfp4 ? half_power(read<uint8_t>(w + column)) : from_half(read<uint16_t>(w + 2 * column));
+        int32_t products = 0;
+        for (int i = 0; i < 16; ++i) {
+            const auto byte = read<uint8_t>(w + block_bytes - 128 + i / 8 * 64 + 8 * column + i % 8);
+            products += values[byte & 15] * row.qs[i] + values[byte >> 4] * row.qs[i + 16];
+        }
+        sum = std::fmaf(static_cast<float>(products), d * from_half(row.d), sum);
+    }
+    return sum;
 }
 
 // Scale and min of the i-th of 8, in ggml's 12 bytes.
@@ -264,6 +366,110 @@ float q4k_reference(const char * w, const char * x, int64_t n_blocks) {
         }
     }
     return sum_of(sums) + ((mins[0] + mins[2]) + (mins[1] + mins[3]));
+}
+
+float q5k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    float mins = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ5K>(w + b * sizeof(BlockQ5K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        int32_t offset = 0;
+        for (int e = 0; e < 8; ++e) {
+            int scale = 0;
+            int min = 0;
+            scale_min(block.scales, e, scale, min);
+            offset += min * (row.bsums[2 * e] + row.bsums[2 * e + 1]);
+            for (int i = 0; i < 32; ++i) {
+                const uint8_t byte = block.qs[e / 2 * 32 + i];
+                const int q = (e % 2 == 0 ? byte & 15 : byte >> 4) | (block.qh[i] >> e & 1) << 4;
+                lanes[i / 4] += scale * q * row.qs[32 * e + i];
+            }
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+        mins = std::fmaf(-row.d * from_half(block.dmin), static_cast<float>(offset), mins);
+    }
+    return sum_of(sums) + mins;
+}
+
+float q2k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ2K>(w + b * sizeof(BlockQ2K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        std::array<int32_t, 8> offsets{};
+        for (int i = 0; i < 256; ++i) {
+            const int q = block.qs[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            lanes[i % 32 / 4] += (block.scales[i / 16] & 15) * q * row.qs[i];
+        }
+        for (int l = 0; l < 16; ++l) {
+            offsets[l / 2] += (block.scales[l] >> 4) * row.bsums[l];
+        }
+        add_block(sums, -row.d * from_half(block.dmin), offsets);
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
+}
+
+float q2kx8_reference(const char * w, const char * x, int64_t n_blocks, int column) {
+    float sum = 0.0f;
+    float mins = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ2Kx8>(w + b * sizeof(BlockQ2Kx8));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        int32_t products = 0;
+        int32_t offset = 0;
+        for (int s = 0; s < 16; ++s) { // each 16 elements
+            const uint8_t both = block.scales[s / 2 * 16 + 2 * column + s % 2];
+            offset += (both >> 4) * row.bsums[s];
+            for (int i = 16 * s; i < 16 * s + 16; ++i) {
+                const int byte = i / 128 * 32 + i % 32; // of the column
+                const int q = block.qs[byte / 8 * 64 + 8 * column + byte % 8] >> i % 128 / 32 * 2 & 3;
+                products += (both & 15) * q * row.qs[i];
+            }
+        }
+        sum = std::fmaf(static_cast<float>(products), from_half(block.d[column]) * row.d, sum);
+        mins = std::fmaf(static_cast<float>(offset), from_half(block.dmin[column]) * row.d, mins);
+    }
+    return sum - mins;
+}
+
+float q3k_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockQ3K>(w + b * sizeof(BlockQ3K));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 256; ++i) {
+            const int s = i / 16;
+            const int low = s < 8 ? block.scales[s] & 15 : block.scales[s - 8] >> 4;
+            const int scale = (low | (block.scales[8 + s % 4] >> s / 4 * 2 & 3) << 4) - 32;
+            const int q = block.qs[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            lanes[i % 32 / 4] += scale * (q - ((block.hmask[i % 32] >> i / 32 & 1) != 0 ? 0 : 4)) * row.qs[i];
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
+}
+
+float iq4xs_reference(const char * w, const char * x, int64_t n_blocks) {
+    Lanes8 sums{};
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const auto block = read<BlockIQ4XS>(w + b * sizeof(BlockIQ4XS));
+        const auto row = read<BlockQ8K>(x + b * sizeof(BlockQ8K));
+        std::array<int32_t, 8> lanes{};
+        for (int i = 0; i < 256; ++i) {
+            const int e = i / 32;
+            const int low = block.scales_l[e / 2] >> e % 2 * 4 & 15;
+            const int scale = (low | (block.scales_h >> 2 * e & 3) << 4) - 32;
+            const uint8_t byte = block.qs[16 * e + i % 16];
+            lanes[i % 32 / 4] += scale * iq4_values[i % 32 < 16 ? byte & 15 : byte >> 4] * row.qs[i];
+        }
+        add_block(sums, row.d * from_half(block.d), lanes);
+    }
+    return sum_of(sums);
 }
 
 float q6k_reference(const char * w, const char * x, int64_t n_blocks) {
@@ -354,6 +560,34 @@ float float_reference(bool half, bool wide, const char * w, const char * x, int6
     return all[0] + all[1];
 }
 
+float bf16_reference(bool wide, const char * w, const char * x, int64_t n_blocks) {
+    const auto value = [](const char * from, int64_t i) {
+        const uint32_t bits = static_cast<uint32_t>(read<uint16_t>(from + 2 * i)) << 16;
+        return read<float>(reinterpret_cast<const char *>(&bits));
+    };
+    const int lanes = wide ? 16 : 8;
+    float sums[4][16] = {};
+    for (int64_t i = 0; i < 32 * n_blocks; ++i) {
+        float & sum = sums[i % 32 / lanes][i % lanes];
+        sum = std::fmaf(value(w, i), value(x, i), sum);
+    }
+    if (!wide) {
+        Lanes8 all;
+        for (int l = 0; l < 8; ++l) {
+            all[l] = (sums[0][l] + sums[2][l]) + (sums[1][l] + sums[3][l]);
+        }
+        return sum_of(all);
+    }
+    for (float * part : {sums[0], sums[1]}) {
+        for (int n = 8; n >= 1; n /= 2) {
+            for (int i = 0; i < n; ++i) {
+                part[i] = part[i + n] + part[i];
+            }
+        }
+    }
+    return static_cast<float>(static_cast<double>(sums[0][0]) + static_cast<double>(sums[1][0]));
+}
+
 // --- cases ------------------------------------------------------------------------------------------
 
 struct Case {
@@ -376,9 +610,19 @@ struct Case {
         const int within = static_cast<int>(column % static_cast<int64_t>(format.columns));
         switch (weights) {
         case Weights::q4_k: return q4k_reference(from, row(r), n_blocks);
+        case Weights::q5_k: return q5k_reference(from, row(r), n_blocks);
+        case Weights::q2_k_x8: return q2kx8_reference(from, row(r), n_blocks, within);
+        case Weights::q2_k: return q2k_reference(from, row(r), n_blocks);
+        case Weights::q3_k: return q3k_reference(from, row(r), n_blocks);
+        case Weights::iq4_xs: return iq4xs_reference(from, row(r), n_blocks);
         case Weights::q6_k: return q6k_reference(from, row(r), n_blocks);
         case Weights::q4_0_x8: return q4_0x8_reference(from, row(r), n_blocks, within);
         case Weights::q4_k_x8: return q4kx8_reference(from, row(r), n_blocks, within);
+        case Weights::mxfp4:
+        case Weights::iq4_nl: return lookup_reference(weights, from, row(r), n_blocks);
+        case Weights::mxfp4_x8:
+        case Weights::iq4_nl_x8: return lookup_x8_reference(weights, from, row(r), n_blocks, within);
+        case Weights::bf16: return bf16_reference(wide, from, row(r), n_blocks);
         case Weights::f16: return float_reference(true, wide, from, row(r), n_blocks);
         case Weights::f32: return float_reference(false, wide, from, row(r), n_blocks);
         default: return plain_reference(weights, from, row(r), n_blocks);
@@ -537,15 +781,16 @@ void test_what_is_there() {
     CHECK(built || processor_instructions() == Instructions::none);
     for (int w = 0; w < n_weights; ++w) {
         const auto weights = static_cast<Weights>(w);
-        const bool is_float = weights == Weights::f16 || weights == Weights::f32;
+        const bool is_float = weights == Weights::bf16 || weights == Weights::f16 || weights == Weights::f32;
         for (const bool wide : {false, true}) {
             CHECK(find(weights, Instructions::none, wide) == nullptr);
-            CHECK_EQ(find(weights, Instructions::avx2, wide) != nullptr, built && !(is_float && wide));
-            CHECK_EQ(find(weights, Instructions::avx2_vnni, wide) != nullptr, built && !(is_float && wide));
-            CHECK_EQ(find(weights, Instructions::avx512_vnni, wide) != nullptr, built);
+            const bool known = built && (wide || weights != Weights::q2_k_x8);
+            CHECK_EQ(find(weights, Instructions::avx2, wide) != nullptr, known && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx2_vnni, wide) != nullptr, known && !(is_float && wide));
+            CHECK_EQ(find(weights, Instructions::avx512_vnni, wide) != nullptr, known);
         }
         CHECK_EQ(find(weights, Instructions::avx512_vnni, false) == find(weights, Instructions::avx2, false),
-                 !built || is_float);
+                 !built || is_float || weights == Weights::q2_k_x8);
     }
     CHECK(processor_has(processor_instructions()));
     CHECK(processor_has(Instructions::none));
