@@ -25,12 +25,12 @@ size_t bytes_of(Weights weights, int64_t k) {
     const auto n = static_cast<size_t>(k);
     switch (weights) {
     case Weights::q4_0:
-    case Weights::q4_0_x8: return n / 32 * 18;
+    case Weights::q4_0_repacked: return n / 32 * 18;
     case Weights::q4_1: return n / 32 * 20;
     case Weights::q5_0: return n / 32 * 22;
     case Weights::q8_0: return n / 32 * 34;
     case Weights::q4_k:
-    case Weights::q4_k_x8: return n / 256 * 144;
+    case Weights::q4_k_repacked: return n / 256 * 144;
     case Weights::q6_k: return n / 256 * 210;
     case Weights::f16: return 2 * n;
     case Weights::f32: return 4 * n;

@@ -2,14 +2,31 @@
 // at its end. One of the four at a time here, so that registers hold the sums of several columns and rows.
 #pragma once
 
+#if defined(MP_NEON)
+#include "neon.h"
+#else
 #include "simd.h"
+#endif
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-#if defined(MP_AVX512_VNNI)
+#if defined(MP_NEON)
+struct NeonFloats {
+    using Floats = float32x4_t;
+    static constexpr int lanes = 4;
+    static constexpr int rows = 8; // that are multiplied at once, by registers
+    static MP_INLINE Floats load(const float * x) { return vld1q_f32(x); }
+    static MP_INLINE Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
+    static MP_INLINE Floats zero() { return vdupq_n_f32(0.0f); }
+    static MP_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+    static MP_INLINE float sum(Floats x) { return vaddvq_f32(x); }
+};
+using FloatLanes = NeonFloats;
+#elif defined(MP_AVX512_VNNI)
 struct WideFloats {
     using Floats = __m512;
     static constexpr int lanes = 16;
+    static constexpr int rows = 8;
     static MP_INLINE Floats load(const float * x) { return _mm512_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) { return _mm512_cvtph_ps(load32(x)); }
     static MP_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
@@ -28,6 +45,7 @@ using FloatLanes = WideFloats;
 struct NarrowFloats {
     using Floats = __m256;
     static constexpr int lanes = 8;
+    static constexpr int rows = 4;
     static MP_INLINE Floats load(const float * x) { return _mm256_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(x)));
@@ -49,7 +67,7 @@ template <class Value> struct FloatRows {
     using Quantized = Value;
     static constexpr int block = 4 * FloatLanes::lanes;
     static constexpr int quantized_per_block = block;
-    static constexpr int tile = FloatLanes::lanes / 2;
+    static constexpr int tile = FloatLanes::rows;
     static constexpr int columns = 3;
 
     static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * block * sizeof(float); }

@@ -11,14 +11,27 @@
 
 namespace mp::kernels {
 
-enum class Weights { q4_0, q4_0_x8, q4_1, q5_0, q8_0, q4_k, q4_k_x8, q6_k, f16, f32 };
-constexpr int n_weights = 10;
+enum class Weights {
+    q4_0,
+    q4_0_repacked,
+    q4_1,
+    q5_0,
+    q8_0,
+    q8_0_repacked,
+    q4_k,
+    q4_k_repacked,
+    q6_k,
+    q6_k_repacked,
+    f16,
+    f32
+};
+constexpr int n_weights = 12;
 
 // What ggml turns a row of activations into before it multiplies.
 enum class Activations { q8_0, q8_1, q8_k, f16, f32 };
 
-// In ascending order of what they need.
-enum class Instructions { none, avx2, avx2_vnni, avx512_vnni };
+// In ascending order of what they need, x86's and ARM's.
+enum class Instructions { none, avx2, avx2_vnni, avx512_vnni, neon_dotprod, neon_i8mm };
 
 struct Kernel {
     Activations activations;
@@ -59,16 +72,20 @@ Attend find_attention(int head_size, Instructions instructions, bool wide_floats
 Instructions processor_instructions(); // the best of them
 bool processor_has(Instructions instructions);
 const char * name_of(Instructions instructions); // "" for none
-const char * name_of(Weights weights);
+const char * name_of(Weights weights, bool fused = false);
 
 // The kernel for weights, nullptr if there is none. wide_floats: the floats of F16 and F32 are summed in the order of
-// ggml built for AVX-512 (16 lanes), not of ggml built for AVX2 (8 lanes).
-const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
+// ggml built for AVX-512 (16 lanes), not of ggml built for AVX2 (8 lanes). fused: of two kernels for the same weights,
+// the one for a ggml whose compiler made one operation of a multiplication and an addition that its source leaves open;
+// nullptr where it leaves nothing open.
+const Kernel * find(Weights weights, Instructions instructions, bool wide_floats, bool fused = false);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.
 extern const Kernel avx2_kernels[n_weights];
 extern const Kernel avx2_vnni_kernels[n_weights];
 extern const Kernel avx512_kernels[n_weights];
 Attend avx512_attention(int head_size);
+const Kernel & neon_dotprod_kernel(Weights weights, bool fused);
+const Kernel & neon_i8mm_kernel(Weights weights, bool fused);
 
 } // namespace mp::kernels

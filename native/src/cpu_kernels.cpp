@@ -31,10 +31,12 @@ struct Known {
 };
 
 constexpr Known known[] = {
-    {Weights::q4_0, ggml::q4_0, false},   {Weights::q4_0_x8, ggml::q4_0, true}, {Weights::q4_1, ggml::q4_1, false},
-    {Weights::q5_0, ggml::q5_0, false},   {Weights::q8_0, ggml::q8_0, false},   {Weights::q4_k, ggml::q4_k, false},
-    {Weights::q4_k_x8, ggml::q4_k, true}, {Weights::q6_k, ggml::q6_k, false},   {Weights::f16, ggml::f16, false},
-    {Weights::f32, ggml::f32, false},
+    {Weights::q4_0, ggml::q4_0, false},         {Weights::q4_0_repacked, ggml::q4_0, true},
+    {Weights::q4_1, ggml::q4_1, false},         {Weights::q5_0, ggml::q5_0, false},
+    {Weights::q8_0, ggml::q8_0, false},         {Weights::q8_0_repacked, ggml::q8_0, true},
+    {Weights::q4_k, ggml::q4_k, false},         {Weights::q4_k_repacked, ggml::q4_k, true},
+    {Weights::q6_k, ggml::q6_k, false},         {Weights::q6_k_repacked, ggml::q6_k, true},
+    {Weights::f16, ggml::f16, false},           {Weights::f32, ggml::f32, false},
 };
 
 int32_t type_of(Activations activations) {
@@ -80,8 +82,10 @@ void list_entries(State & s) {
     s.allowed = 0;
     s.n_entries = 0;
     for (const Known & one : known) {
-        if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
-            s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked};
+        for (const bool fused : {false, true}) {
+            if (const Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats, fused)) {
+                s.entries[s.n_entries++] = {kernels::name_of(one.weights, fused), kernel, one.type, one.repacked};
+            }
         }
     }
     if (kernels::find_attention(attention_kernel.k_multiple, s.instructions, s.wide_floats) != nullptr) {
@@ -101,8 +105,9 @@ bool is_plain_matrix(const ggml::Tensor & tensor) {
     return tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.data != nullptr;
 }
 
-// The entry for a product, or -1. Weights are seen by their buffer: repacked ones, or plain ones in host memory.
-int entry_for(const State & s, const ggml::Tensor & op) {
+// The first of the allowed entries for a product, or -1. Weights are seen by their buffer: repacked ones, or plain ones
+// in host memory.
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     const ggml::Tensor & w = *op.src[0];
     const ggml::Tensor & x = *op.src[1];
     const int64_t rows = x.ne[1];
@@ -122,7 +127,8 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     }
     for (size_t i = 0; i < s.n_entries; ++i) {
         const Entry & entry = s.entries[i];
-        if (entry.type == w.type && entry.repacked == repacked && !is_attention(entry)) {
+        const bool is_allowed = (allowed >> i & 1u) != 0;
+        if (is_allowed && entry.type == w.type && entry.repacked == repacked && !is_attention(entry)) {
             const Kernel & kernel = *entry.kernel;
             const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
                               w.ne[1] % kernel.n_multiple == 0 && rows >= kernel.fewest_rows;
@@ -178,7 +184,7 @@ int claim(const State & s, const ggml::Tensor & op) {
     if (use_on_this_thread == attention_alone && op.op != s.op_attention) {
         return -1;
     }
-    const int index = op.op == s.op_attention ? entry_for_attention(s, op) : entry_for(s, op);
+    const int index = op.op == s.op_attention ? entry_for_attention(s, op) : entry_for(s, op, allowed);
     return index >= 0 && (allowed >> index & 1u) != 0 ? index : -1;
 }
 
@@ -436,6 +442,16 @@ ggml::BufferType * find_repack(const ggml::Api & api) {
     throw Error(MP_ERROR_BINDING, "ggml was built without repacked weights (GGML_CPU_REPACK)");
 }
 
+// On ARM, what ggml was built for decides how it lays out weights and adds up products.
+kernels::Instructions those_of(const ggml::Api & api, kernels::Instructions instructions) {
+    using kernels::Instructions;
+    if (instructions == Instructions::neon_i8mm && api.ggml_cpu_has_matmul_int8() == 0) {
+        instructions = Instructions::neon_dotprod;
+    }
+    const bool needs_dotprod = instructions == Instructions::neon_dotprod || instructions == Instructions::neon_i8mm;
+    return needs_dotprod && api.ggml_cpu_has_dotprod() == 0 ? Instructions::none : instructions;
+}
+
 } // namespace
 
 const char * required_function(size_t index) {
@@ -459,6 +475,7 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
     s.op_attention = find_op(api, "FLASH_ATTN_EXT");
     s.api = api;
     s.wide_floats = api.ggml_cpu_has_avx512() != 0;
+    s.instructions = those_of(api, s.instructions);
     list_entries(s);
     s.repack = repack;
     s.stock = repack->context;
@@ -470,7 +487,8 @@ void limit_instructions(const char * name) {
     const std::lock_guard<std::mutex> lock(attaching);
     using kernels::Instructions;
     for (const Instructions one :
-         {Instructions::none, Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni}) {
+         {Instructions::none, Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni,
+          Instructions::neon_dotprod, Instructions::neon_i8mm}) {
         if (std::strcmp(kernels::name_of(one), name) == 0 && kernels::processor_has(one)) {
             state().instructions = one;
             list_entries(state());

@@ -17,7 +17,7 @@ namespace mp::cpu_kernels {
 
 constexpr int most_rows = 64; // of activations; more are a prompt
 
-constexpr int most_entries = kernels::n_weights + 1; // attention too
+constexpr int most_entries = 2 * kernels::n_weights + 1; // with their fused variants, and attention
 
 // One kernel of the present instruction set, and the weights it is for.
 struct Entry {

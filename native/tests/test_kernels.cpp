@@ -49,12 +49,12 @@ Format format_of(Weights weights, bool wide) {
     const int floats = wide ? 64 : 32;
     switch (weights) {
     case Weights::q4_0: return {sizeof(BlockQ4_0), 32, 1, sizeof(BlockQ8_0)};
-    case Weights::q4_0_x8: return {sizeof(BlockQ4_0x8), 32, 8, sizeof(BlockQ8_0)};
+    case Weights::q4_0_repacked: return {sizeof(BlockQ4_0x8), 32, 8, sizeof(BlockQ8_0)};
     case Weights::q4_1: return {sizeof(BlockQ4_1), 32, 1, sizeof(BlockQ8_1)};
     case Weights::q5_0: return {sizeof(BlockQ5_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q8_0: return {sizeof(BlockQ8_0), 32, 1, sizeof(BlockQ8_0)};
     case Weights::q4_k: return {sizeof(BlockQ4K), 256, 1, sizeof(BlockQ8K)};
-    case Weights::q4_k_x8: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
+    case Weights::q4_k_repacked: return {sizeof(BlockQ4Kx8), 256, 8, sizeof(BlockQ8K)};
     case Weights::q6_k: return {sizeof(BlockQ6K), 256, 1, sizeof(BlockQ8K)};
     case Weights::f16: return {2 * static_cast<size_t>(floats), floats, 1, 2 * static_cast<size_t>(floats)};
     case Weights::f32: return {4 * static_cast<size_t>(floats), floats, 1, 4 * static_cast<size_t>(floats)};
@@ -71,8 +71,8 @@ std::vector<size_t> halves_of(Weights weights) {
     case Weights::q4_1:
     case Weights::q4_k: return {0, 2};
     case Weights::q6_k: return {208};
-    case Weights::q4_0_x8: return {0, 2, 4, 6, 8, 10, 12, 14};
-    case Weights::q4_k_x8: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+    case Weights::q4_0_repacked: return {0, 2, 4, 6, 8, 10, 12, 14};
+    case Weights::q4_k_repacked: return {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
     default: return {};
     }
 }
@@ -377,8 +377,8 @@ struct Case {
         switch (weights) {
         case Weights::q4_k: return q4k_reference(from, row(r), n_blocks);
         case Weights::q6_k: return q6k_reference(from, row(r), n_blocks);
-        case Weights::q4_0_x8: return q4_0x8_reference(from, row(r), n_blocks, within);
-        case Weights::q4_k_x8: return q4kx8_reference(from, row(r), n_blocks, within);
+        case Weights::q4_0_repacked: return q4_0x8_reference(from, row(r), n_blocks, within);
+        case Weights::q4_k_repacked: return q4kx8_reference(from, row(r), n_blocks, within);
         case Weights::f16: return float_reference(true, wide, from, row(r), n_blocks);
         case Weights::f32: return float_reference(false, wide, from, row(r), n_blocks);
         default: return plain_reference(weights, from, row(r), n_blocks);
