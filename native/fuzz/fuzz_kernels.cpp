@@ -25,13 +25,26 @@ size_t bytes_of(Weights weights, int64_t k) {
     const auto n = static_cast<size_t>(k);
     switch (weights) {
     case Weights::q4_0:
-    case Weights::q4_0_x8: return n / 32 * 18;
+    case Weights::q4_0_repacked: return n / 32 * 18;
     case Weights::q4_1: return n / 32 * 20;
     case Weights::q5_0: return n / 32 * 22;
-    case Weights::q8_0: return n / 32 * 34;
+    case Weights::q5_1: return n / 32 * 24;
+    case Weights::q8_0:
+    case Weights::q8_0_repacked: return n / 32 * 34;
+    case Weights::q2_k:
+    case Weights::q2_k_repacked: return n / 256 * 84;
+    case Weights::q3_k: return n / 256 * 110;
+    case Weights::q5_k: return n / 256 * 176;
+    case Weights::iq4_nl:
+    case Weights::iq4_nl_repacked: return n / 32 * 18;
+    case Weights::iq4_xs: return n / 256 * 136;
+    case Weights::mxfp4:
+    case Weights::mxfp4_repacked: return n / 32 * 17;
+    case Weights::bf16: return 2 * n;
     case Weights::q4_k:
-    case Weights::q4_k_x8: return n / 256 * 144;
-    case Weights::q6_k: return n / 256 * 210;
+    case Weights::q4_k_repacked: return n / 256 * 144;
+    case Weights::q6_k:
+    case Weights::q6_k_repacked: return n / 256 * 210;
     case Weights::f16: return 2 * n;
     case Weights::f32: return 4 * n;
     }
@@ -44,6 +57,7 @@ size_t bytes_of(Activations activations, int64_t k) {
     case Activations::q8_0: return n / 32 * 34;
     case Activations::q8_1: return n / 32 * 36;
     case Activations::q8_k: return n / 256 * 292;
+    case Activations::bf16:
     case Activations::f16: return 2 * n;
     case Activations::f32: return 4 * n;
     }
@@ -72,8 +86,8 @@ void fuzz_begin() { CHECK(find(Weights::q4_0, Instructions::none, false) == null
 
 void fuzz_one(Input & in) {
     const auto weights = static_cast<Weights>(in.below(n_weights));
-    const auto instructions = static_cast<Instructions>(in.below(4));
-    const Kernel * kernel = processor_has(instructions) ? find(weights, instructions, in.coin()) : nullptr;
+    const auto instructions = static_cast<Instructions>(in.below(6));
+    const Kernel * kernel = processor_has(instructions) ? find(weights, instructions, in.coin(), in.coin()) : nullptr;
     if (kernel == nullptr) {
         return;
     }

@@ -100,7 +100,18 @@ struct BlockQ8K {
     int16_t bsums[16]; // sums of 16 elements
 };
 
-// Eight columns side by side, eight elements of one after eight of the next; ggml's CPU_REPACK buffers.
+// Columns side by side, some elements of one after as many of the next; ggml's CPU_REPACK buffers. Eight elements, but
+// four where an ARM processor has dot products and no matrix products.
+struct BlockQ4_0x4 {
+    uint16_t d[4];
+    uint8_t qs[64]; // signed nibbles
+};
+
+struct BlockQ8_0x4 {
+    uint16_t d[4];
+    int8_t qs[128];
+};
+
 struct BlockQ4_0x8 {
     uint16_t d[8];
     uint8_t qs[128]; // signed nibbles
@@ -130,6 +141,13 @@ struct BlockQ4Kx8 {
     uint8_t qs[1024];
 };
 
+struct BlockQ6Kx8 {
+    uint16_t d[8];
+    int8_t scales[128]; // of the columns, one sixteenth of a block after another
+    uint8_t ql[1024];
+    uint8_t qh[512];
+};
+
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22, "no padding");
 static_assert(sizeof(BlockIQ4NL) == 18 && sizeof(BlockMXFP4) == 17, "no padding");
 static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ8_1) == 36, "no padding");
@@ -138,6 +156,7 @@ static_assert(sizeof(BlockQ4K) == 144 && sizeof(BlockQ5K) == 176 && sizeof(Block
 static_assert(sizeof(BlockQ8K) == 292, "no padding");
 static_assert(sizeof(BlockIQ4NLx8) == 144 && sizeof(BlockMXFP4x8) == 136, "no padding");
 static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ2Kx8) == 672, "no padding");
-static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152, "no padding");
+static_assert(sizeof(BlockQ4_0x4) == 72 && sizeof(BlockQ8_0x4) == 136, "no padding");
+static_assert(sizeof(BlockQ4_0x8) == 144 && sizeof(BlockQ4Kx8) == 1152 && sizeof(BlockQ6Kx8) == 1680, "no padding");
 
 } // namespace mp::kernels

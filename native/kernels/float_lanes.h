@@ -14,6 +14,7 @@ struct WideFloats {
     using Mask = __mmask16;
     static constexpr int lanes = 16;
     static constexpr int registers = 32;
+    static constexpr int rows = 8; // that are multiplied at once
 
     static MP_INLINE Floats load(const float * x) { return _mm512_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) { return _mm512_cvtph_ps(load32(x)); }
@@ -93,6 +94,7 @@ struct NarrowFloats {
     using Mask = __m256;
     static constexpr int lanes = 8;
     static constexpr int registers = 16;
+    static constexpr int rows = 4;
 
     static MP_INLINE Floats load(const float * x) { return _mm256_loadu_ps(x); }
     static MP_INLINE Floats load(const uint16_t * x) {

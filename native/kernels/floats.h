@@ -2,7 +2,11 @@
 // and are added at its end. One of them at a time here, so that registers hold the sums of several columns and rows.
 #pragma once
 
+#if defined(MP_NEON)
+#include "neon_floats.h"
+#else
 #include "float_lanes.h"
+#endif
 
 namespace mp::kernels::MP_KERNEL_SET {
 
@@ -18,6 +22,7 @@ struct FloatValues {
     }
 };
 
+#if !defined(MP_NEON)
 struct HalfValues : FloatValues {
     using Value = uint16_t;
     static MP_INLINE float to_float(Value x) { return from_half(x); }
@@ -47,13 +52,15 @@ struct BFloatValues {
 #endif
 };
 
+#endif
+
 template <class Values> struct FloatRows {
     using Value = typename Values::Value;
     using Quantized = Value;
     static constexpr int n_parts = Values::parts;
     static constexpr int block = n_parts * FloatLanes::lanes;
     static constexpr int quantized_per_block = block;
-    static constexpr int tile = FloatLanes::lanes / 2;
+    static constexpr int tile = FloatLanes::rows;
     static constexpr int columns = 3;
 
     static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * block * sizeof(float); }

@@ -8,6 +8,10 @@
 #else
 #include <cpuid.h>
 #endif
+#elif defined(MP_NEON_KERNELS) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(MP_NEON_KERNELS) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace mp::kernels {
@@ -90,37 +94,97 @@ bool processor_has(Instructions instructions) {
     case Instructions::avx2: return processor().avx2;
     case Instructions::avx2_vnni: return processor().avx_vnni;
     case Instructions::avx512_vnni: return processor().avx512_vnni;
+    default: return false;
     }
-    return false;
 }
 
-const Kernel * find(Weights weights, Instructions instructions, bool wide_floats) {
-    if (weights == Weights::q2_k_x8 && !wide_floats) {
+const Kernel * find(Weights weights, Instructions instructions, bool wide_floats, bool fused) {
+    if (weights == Weights::q2_k_repacked && !wide_floats) {
         return nullptr; // ggml repacks Q2_K where it was built for AVX-512
     }
     const bool is_float = weights == Weights::bf16 || weights == Weights::f16 || weights == Weights::f32;
     const Kernel * table = nullptr;
     switch (instructions) {
-    case Instructions::none: return nullptr;
+    default: return nullptr;
     case Instructions::avx2: table = avx2_kernels; break;
     case Instructions::avx2_vnni: table = avx2_vnni_kernels; break;
     case Instructions::avx512_vnni: table = is_float && !wide_floats ? avx2_kernels : avx512_kernels; break;
     }
     const Kernel * kernel = &table[static_cast<int>(weights)];
     const bool other_order = is_float && wide_floats && instructions != Instructions::avx512_vnni;
-    return kernel->multiply == nullptr || other_order ? nullptr : kernel;
+    return kernel->multiply == nullptr || other_order || fused ? nullptr : kernel;
 }
 
 Attend find_attention(int head_size, CacheType type, Instructions instructions, bool wide_floats) {
     switch (instructions) {
-    case Instructions::none: break;
     case Instructions::avx2: return wide_floats ? nullptr : avx2_attention(head_size, type);
     case Instructions::avx2_vnni: return wide_floats ? nullptr : avx2_vnni_attention(head_size, type);
     case Instructions::avx512_vnni:
         return wide_floats ? avx512_attention(head_size, type) : avx2_attention(head_size, type);
+    default: return nullptr;
     }
-    return nullptr;
 }
+
+#elif defined(MP_NEON_KERNELS)
+
+namespace {
+
+struct Processor {
+    bool dot_products = false;
+    bool matrix_products = false;
+};
+
+#if defined(__linux__)
+
+Processor detect() {
+    constexpr unsigned long dot_products = 1ul << 20;    // HWCAP_ASIMDDP
+    constexpr unsigned long matrix_products = 1ul << 13; // HWCAP2_I8MM
+    return {(getauxval(AT_HWCAP) & dot_products) != 0, (getauxval(AT_HWCAP2) & matrix_products) != 0};
+}
+
+#elif defined(__APPLE__)
+
+bool says_yes(const char * name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+Processor detect() { return {says_yes("hw.optional.arm.FEAT_DotProd"), says_yes("hw.optional.arm.FEAT_I8MM")}; }
+
+#else
+
+Processor detect() { return {}; }
+
+#endif
+
+const Processor & processor() {
+    static const Processor found = detect();
+    return found;
+}
+
+} // namespace
+
+bool processor_has(Instructions instructions) {
+    switch (instructions) {
+    case Instructions::none: return true;
+    case Instructions::neon_dotprod: return processor().dot_products;
+    case Instructions::neon_i8mm: return processor().dot_products && processor().matrix_products;
+    default: return false;
+    }
+}
+
+const Kernel * find(Weights weights, Instructions instructions, bool, bool fused) {
+    const Kernel * kernel = nullptr;
+    switch (instructions) {
+    case Instructions::neon_dotprod: kernel = &neon_dotprod_kernel(weights, fused); break;
+    case Instructions::neon_i8mm: kernel = &neon_i8mm_kernel(weights, fused); break;
+    default: return nullptr;
+    }
+    return kernel->multiply == nullptr ? nullptr : kernel;
+}
+
+Attend find_attention(int, CacheType, Instructions, bool) { return nullptr; }
 
 #else
 
@@ -128,12 +192,13 @@ Attend find_attention(int, CacheType, Instructions, bool) { return nullptr; }
 
 bool processor_has(Instructions instructions) { return instructions == Instructions::none; }
 
-const Kernel * find(Weights, Instructions, bool) { return nullptr; }
+const Kernel * find(Weights, Instructions, bool, bool) { return nullptr; }
 
 #endif
 
 Instructions processor_instructions() {
-    for (const Instructions one : {Instructions::avx512_vnni, Instructions::avx2_vnni, Instructions::avx2}) {
+    for (const Instructions one : {Instructions::neon_i8mm, Instructions::neon_dotprod, Instructions::avx512_vnni,
+                                   Instructions::avx2_vnni, Instructions::avx2}) {
         if (processor_has(one)) {
             return one;
         }
@@ -147,19 +212,40 @@ const char * name_of(Instructions instructions) {
     case Instructions::avx2: return "avx2";
     case Instructions::avx2_vnni: return "avx2-vnni";
     case Instructions::avx512_vnni: return "avx512-vnni";
+    case Instructions::neon_dotprod: return "neon-dotprod";
+    case Instructions::neon_i8mm: return "neon-i8mm";
     }
     return "";
 }
 
-const char * name_of(Weights weights) {
-    constexpr const char * names[n_weights] = {"q4_0",   "q4_0 repacked", "q4_1",
-                                               "q5_0",   "q5_1",          "q8_0",
-                                               "q2_k",   "q2_k repacked", "q3_k",
-                                               "q4_k",   "q4_k repacked", "q5_k",
-                                               "q6_k",   "iq4_nl",        "iq4_nl repacked",
-                                               "iq4_xs", "mxfp4",         "mxfp4 repacked",
-                                               "bf16",   "f16",           "f32"};
-    return names[static_cast<int>(weights)];
+#define MP_NAMES(suffix)                                                                                               \
+    {"q4_0" suffix,                                                                                                    \
+     "q4_0 repacked" suffix,                                                                                           \
+     "q4_1" suffix,                                                                                                    \
+     "q5_0" suffix,                                                                                                    \
+     "q5_1" suffix,                                                                                                    \
+     "q8_0" suffix,                                                                                                    \
+     "q8_0 repacked" suffix,                                                                                           \
+     "q2_k" suffix,                                                                                                    \
+     "q2_k repacked" suffix,                                                                                           \
+     "q3_k" suffix,                                                                                                    \
+     "q4_k" suffix,                                                                                                    \
+     "q4_k repacked" suffix,                                                                                           \
+     "q5_k" suffix,                                                                                                    \
+     "q6_k" suffix,                                                                                                    \
+     "q6_k repacked" suffix,                                                                                           \
+     "iq4_nl" suffix,                                                                                                  \
+     "iq4_nl repacked" suffix,                                                                                         \
+     "iq4_xs" suffix,                                                                                                  \
+     "mxfp4" suffix,                                                                                                   \
+     "mxfp4 repacked" suffix,                                                                                          \
+     "bf16" suffix,                                                                                                    \
+     "f16" suffix,                                                                                                     \
+     "f32" suffix}
+
+const char * name_of(Weights weights, bool fused) {
+    static constexpr const char * names[2][n_weights] = {MP_NAMES(""), MP_NAMES(" fused")};
+    return names[fused ? 1 : 0][static_cast<int>(weights)];
 }
 
 } // namespace mp::kernels

@@ -13,34 +13,36 @@ namespace mp::kernels {
 
 enum class Weights {
     q4_0,
-    q4_0_x8,
+    q4_0_repacked,
     q4_1,
     q5_0,
     q5_1,
     q8_0,
+    q8_0_repacked,
     q2_k,
-    q2_k_x8,
+    q2_k_repacked,
     q3_k,
     q4_k,
-    q4_k_x8,
+    q4_k_repacked,
     q5_k,
     q6_k,
+    q6_k_repacked,
     iq4_nl,
-    iq4_nl_x8,
+    iq4_nl_repacked,
     iq4_xs,
     mxfp4,
-    mxfp4_x8,
+    mxfp4_repacked,
     bf16,
     f16,
     f32
 };
-constexpr int n_weights = 21;
+constexpr int n_weights = 23;
 
 // What ggml turns a row of activations into before it multiplies.
 enum class Activations { q8_0, q8_1, q8_k, bf16, f16, f32 };
 
-// In ascending order of what they need.
-enum class Instructions { none, avx2, avx2_vnni, avx512_vnni };
+// In ascending order of what they need, x86's and ARM's.
+enum class Instructions { none, avx2, avx2_vnni, avx512_vnni, neon_dotprod, neon_i8mm };
 
 struct Kernel {
     Activations activations;
@@ -94,11 +96,13 @@ Attend find_attention(int head_size, CacheType type, Instructions instructions, 
 Instructions processor_instructions(); // the best of them
 bool processor_has(Instructions instructions);
 const char * name_of(Instructions instructions); // "" for none
-const char * name_of(Weights weights);
+const char * name_of(Weights weights, bool fused = false);
 
 // The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. BF16, F16
-// and F32 are summed in lanes of 16 floats then, not of 8, and Q2_K is repacked, which it is not otherwise.
-const Kernel * find(Weights weights, Instructions instructions, bool wide_floats);
+// and F32 are summed in lanes of 16 floats then, not of 8, and Q2_K is repacked, which it is not otherwise. fused: of
+// two kernels for the same weights, the one for a ggml whose compiler made one operation of a multiplication and an
+// addition that its source leaves open; nullptr where it leaves nothing open.
+const Kernel * find(Weights weights, Instructions instructions, bool wide_floats, bool fused = false);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.
 extern const Kernel avx2_kernels[n_weights];
@@ -107,5 +111,7 @@ extern const Kernel avx512_kernels[n_weights];
 Attend avx2_attention(int head_size, CacheType type);
 Attend avx2_vnni_attention(int head_size, CacheType type);
 Attend avx512_attention(int head_size, CacheType type);
+const Kernel & neon_dotprod_kernel(Weights weights, bool fused);
+const Kernel & neon_i8mm_kernel(Weights weights, bool fused);
 
 } // namespace mp::kernels

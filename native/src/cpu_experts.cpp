@@ -59,7 +59,7 @@ int64_t chunk_of(const kernels::Kernel & kernel, int64_t n_columns, int n_thread
 
 } // namespace
 
-int entry_for(const State & s, const ggml::Tensor & op) {
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     const ggml::Tensor & w = *op.src[0];
     const ggml::Tensor & x = *op.src[1];
     const ggml::Tensor & ids = *op.src[2];
@@ -68,7 +68,7 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     const bool is_plain = x.type == ggml::f32 && x.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) &&
                           ids.type == ggml::i32 && x.data != nullptr && ids.data != nullptr && in_host_memory(s, ids) &&
                           w.nb[2] == static_cast<size_t>(w.ne[1]) * w.nb[1];
-    return shapes && is_plain ? entry_for_weights(s, w, x.ne[2]) : -1;
+    return shapes && is_plain ? entry_for_weights(s, w, x.ne[2], allowed) : -1;
 }
 
 // Of each thread: the groups, a quantized row, results of a chunk. Then the packed rows.

@@ -27,17 +27,29 @@ struct Known {
 };
 
 constexpr Known known[] = {
-    {Weights::q4_0, ggml::q4_0, false},       {Weights::q4_0_x8, ggml::q4_0, true},
-    {Weights::q4_1, ggml::q4_1, false},       {Weights::q5_0, ggml::q5_0, false},
-    {Weights::q5_1, ggml::q5_1, false},       {Weights::q8_0, ggml::q8_0, false},
-    {Weights::q2_k, ggml::q2_k, false},       {Weights::q2_k_x8, ggml::q2_k, true},
-    {Weights::q3_k, ggml::q3_k, false},       {Weights::q4_k, ggml::q4_k, false},
-    {Weights::q4_k_x8, ggml::q4_k, true},     {Weights::q5_k, ggml::q5_k, false},
-    {Weights::q6_k, ggml::q6_k, false},       {Weights::iq4_nl, ggml::iq4_nl, false},
-    {Weights::iq4_nl_x8, ggml::iq4_nl, true}, {Weights::iq4_xs, ggml::iq4_xs, false},
-    {Weights::mxfp4, ggml::mxfp4, false},     {Weights::mxfp4_x8, ggml::mxfp4, true},
-    {Weights::bf16, ggml::bf16, false},       {Weights::f16, ggml::f16, false},
+    {Weights::q4_0, ggml::q4_0, false},
+    {Weights::q4_0_repacked, ggml::q4_0, true},
+    {Weights::q4_1, ggml::q4_1, false},
+    {Weights::q5_0, ggml::q5_0, false},
+    {Weights::q5_1, ggml::q5_1, false},
+    {Weights::q8_0, ggml::q8_0, false},
+    {Weights::q2_k, ggml::q2_k, false},
+    {Weights::q2_k_repacked, ggml::q2_k, true},
+    {Weights::q3_k, ggml::q3_k, false},
+    {Weights::q4_k, ggml::q4_k, false},
+    {Weights::q4_k_repacked, ggml::q4_k, true},
+    {Weights::q5_k, ggml::q5_k, false},
+    {Weights::q6_k, ggml::q6_k, false},
+    {Weights::iq4_nl, ggml::iq4_nl, false},
+    {Weights::iq4_nl_repacked, ggml::iq4_nl, true},
+    {Weights::iq4_xs, ggml::iq4_xs, false},
+    {Weights::mxfp4, ggml::mxfp4, false},
+    {Weights::mxfp4_repacked, ggml::mxfp4, true},
+    {Weights::bf16, ggml::bf16, false},
+    {Weights::f16, ggml::f16, false},
     {Weights::f32, ggml::f32, false},
+    {Weights::q8_0_repacked, ggml::q8_0, true},
+    {Weights::q6_k_repacked, ggml::q6_k, true},
 };
 
 State & state() {
@@ -68,8 +80,11 @@ void list_entries(State & s) {
         if (one.weights == Weights::bf16 && has_bfloat_products) {
             continue;
         }
-        if (const kernels::Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats)) {
-            s.entries[s.n_entries++] = {kernels::name_of(one.weights), kernel, one.type, one.repacked, false, false};
+        for (const bool fused : {false, true}) {
+            if (const kernels::Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats, fused)) {
+                s.entries[s.n_entries++] = {
+                    kernels::name_of(one.weights, fused), kernel, one.type, one.repacked, false, false};
+            }
         }
     }
     for (const Entry & one : known_attentions) {
@@ -87,9 +102,9 @@ constexpr int32_t mark_base = 0x6d700000;
 
 bool is_known(const State & s, int32_t op) { return op == s.op_product || op == s.op_experts || op == s.op_attention; }
 
-int entry_for(const State & s, const ggml::Tensor & op) {
-    return op.op == s.op_product   ? product::entry_for(s, op)
-           : op.op == s.op_experts ? experts::entry_for(s, op)
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
+    return op.op == s.op_product   ? product::entry_for(s, op, allowed)
+           : op.op == s.op_experts ? experts::entry_for(s, op, allowed)
                                    : attention::entry_for(s, op);
 }
 
@@ -99,7 +114,7 @@ int claim(const State & s, const ggml::Tensor & op) {
     if (allowed == 0 || !(use_on_this_thread < 0 ? by_default : use_on_this_thread > 0)) {
         return -1;
     }
-    const int index = entry_for(s, op);
+    const int index = entry_for(s, op, allowed);
     if (index < 0 || (allowed >> index & 1u) == 0) {
         return -1;
     }
@@ -221,6 +236,16 @@ ggml::BufferType * find_repack(const ggml::Api & api) {
     throw Error(MP_ERROR_BINDING, "ggml was built without repacked weights (GGML_CPU_REPACK)");
 }
 
+// On ARM, what ggml was built for decides how it lays out weights and adds up products.
+kernels::Instructions those_of(const ggml::Api & api, kernels::Instructions instructions) {
+    using kernels::Instructions;
+    if (instructions == Instructions::neon_i8mm && api.ggml_cpu_has_matmul_int8() == 0) {
+        instructions = Instructions::neon_dotprod;
+    }
+    const bool needs_dotprod = instructions == Instructions::neon_dotprod || instructions == Instructions::neon_i8mm;
+    return needs_dotprod && api.ggml_cpu_has_dotprod() == 0 ? Instructions::none : instructions;
+}
+
 } // namespace
 
 const char * required_function(size_t index) {
@@ -245,6 +270,7 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
     s.op_attention = find_op(api, "FLASH_ATTN_EXT");
     s.api = api;
     s.wide_floats = api.ggml_cpu_has_avx512() != 0;
+    s.instructions = those_of(api, s.instructions);
     list_entries(s);
     s.repack = repack;
     s.stock = repack->context;
@@ -255,8 +281,8 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
 void limit_instructions(const char * name) {
     const std::lock_guard<std::mutex> lock(attaching);
     using kernels::Instructions;
-    for (const Instructions one :
-         {Instructions::none, Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni}) {
+    for (const Instructions one : {Instructions::none, Instructions::avx2, Instructions::avx2_vnni,
+                                   Instructions::avx512_vnni, Instructions::neon_dotprod, Instructions::neon_i8mm}) {
         if (std::strcmp(kernels::name_of(one), name) == 0 && kernels::processor_has(one)) {
             state().instructions = one;
             list_entries(state());

@@ -4,7 +4,7 @@
 
 namespace mp::cpu_kernels {
 
-int entry_for_weights(const State & s, const ggml::Tensor & w, int64_t n_rows) {
+int entry_for_weights(const State & s, const ggml::Tensor & w, int64_t n_rows, uint32_t allowed) {
     // Weights are seen by their buffer: repacked ones, or plain ones in host memory.
     const ggml::Buffer * buffer = buffer_of(w);
     if (buffer == nullptr || w.data == nullptr || n_rows < 1 || w.ne[3] != 1) {
@@ -17,7 +17,8 @@ int entry_for_weights(const State & s, const ggml::Tensor & w, int64_t n_rows) {
     }
     for (size_t i = 0; i < s.n_entries; ++i) {
         const Entry & entry = s.entries[i];
-        if (entry.type == w.type && entry.repacked == repacked && !entry.is_attention) {
+        const bool is_allowed = (allowed >> i & 1u) != 0;
+        if (is_allowed && entry.type == w.type && entry.repacked == repacked && !entry.is_attention) {
             const kernels::Kernel & kernel = *entry.kernel;
             const bool fits = w.ne[0] > 0 && w.ne[1] > 0 && w.ne[0] % kernel.k_multiple == 0 &&
                               w.ne[1] % kernel.n_multiple == 0 && n_rows >= kernel.fewest_rows;

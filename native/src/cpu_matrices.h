@@ -6,8 +6,9 @@
 
 namespace mp::cpu_kernels {
 
-// The entry for so many rows of activations times weights, or -1; matrices of experts follow one another.
-int entry_for_weights(const State & s, const ggml::Tensor & w, int64_t n_rows);
+// The first of the allowed entries for so many rows of activations times weights, or -1; matrices of experts follow one
+// another.
+int entry_for_weights(const State & s, const ggml::Tensor & w, int64_t n_rows, uint32_t allowed);
 
 int32_t type_of(kernels::Activations activations);
 

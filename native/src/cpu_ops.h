@@ -28,15 +28,16 @@ struct State {
     std::atomic<int64_t> n_used[most_entries] = {};
 };
 
-// One operation: which kernel computes it (the index of an entry, or -1), in how much work memory, and how.
+// One operation: which kernel computes it (the index of the first allowed entry, or -1), in how much work memory, and
+// how.
 namespace product {
-int entry_for(const State & s, const ggml::Tensor & op);
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed);
 size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads);
 void compute(const State & s, const kernels::Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op);
 } // namespace product
 
 namespace experts {
-int entry_for(const State & s, const ggml::Tensor & op);
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed);
 size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads);
 void compute(const State & s, const kernels::Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op);
 } // namespace experts

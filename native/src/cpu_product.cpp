@@ -13,13 +13,13 @@ constexpr int64_t columns_at_once = 64;
 
 } // namespace
 
-int entry_for(const State & s, const ggml::Tensor & op) {
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     const ggml::Tensor & w = *op.src[0];
     const ggml::Tensor & x = *op.src[1];
     constexpr int hint_at = 1; // says that the weights are a known transform
     const bool is_plain = w.ne[2] == 1 && x.ne[2] == 1 && x.ne[3] == 1 && x.data != nullptr && x.type == ggml::f32 &&
                           x.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) && op.op_params[hint_at] == 0;
-    return is_plain ? entry_for_weights(s, w, x.ne[1]) : -1;
+    return is_plain ? entry_for_weights(s, w, x.ne[1], allowed) : -1;
 }
 
 // A quantized row for each thread, then the packed rows.

@@ -115,6 +115,8 @@ struct ExtraBufferType {
     X(const TypeTraitsCpu *, ggml_get_type_traits_cpu, (int32_t))                                                      \
     X(int, ggml_cpu_has_avx512_bf16, ())                                                                               \
     X(int, ggml_cpu_has_avx512, ())                                                                                    \
+    X(int, ggml_cpu_has_dotprod, ())                                                                                   \
+    X(int, ggml_cpu_has_matmul_int8, ())                                                                               \
     X(void, ggml_barrier, (Threadpool *))                                                                              \
     X(void, ggml_threadpool_chunk_set, (Threadpool *, int))                                                            \
     X(int, ggml_threadpool_chunk_add, (Threadpool *, int))

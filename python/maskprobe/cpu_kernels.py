@@ -36,7 +36,7 @@ from .errors import BindingError
 VARIABLE = "MASKPROBE_CPU_KERNELS"
 # Versions of ggml whose structs the core knows, by the versions of llama-cpp-python that are supported.
 _KNOWN_GGML = {"0.20.0": "0.3.35", "0.25.3": "0.3.36"}
-_CHECK_SECONDS = 20.0
+_CHECK_SECONDS = 60.0
 # With the paths of this process for its own: a folder it happens to stand in, or an option of Python, changes nothing.
 _CHECK = "import sys; sys.path[:] = sys.argv[2:]; from maskprobe.kernel_check import main; main(sys.argv[1])"
 # What a process does to itself; other signals come from outside and say nothing of the kernels.
@@ -51,7 +51,7 @@ _installed = False
 class Status:
     """Which kernels may be used in this process."""
 
-    instructions: str  # that they are chosen by: "avx512-vnni", "avx2-vnni", "avx2"; "" = none fit this processor
+    instructions: str  # that they are chosen by: "avx512-vnni", "neon-i8mm", ...; "" = none fit this processor
     kernels: tuple[str, ...] = ()  # by the weights they are for: "q4_0 repacked", "q6_k", ...
     reason: str | None = None  # why llama.cpp's own kernels go on, for all weights or for some; None = they need not
     refused: dict[str, str] = field(default_factory=dict)  # what the check said of the others
@@ -104,13 +104,16 @@ def prepare() -> Status:
 
 
 def _prepare() -> Status:
-    instructions = ffi.string(lib.mp_kernels_instructions()).decode()
+    instructions = _instructions()
     if (why := _why_not(instructions)) is not None:
         return Status(instructions, reason=why)
     try:
         kernel_check.attach()
     except BindingError as error:
         return Status(instructions, reason=str(error))
+    instructions, best = _instructions(), instructions  # on ARM those that llama.cpp was built for count as well
+    if not instructions:
+        return Status("", reason=f"llama.cpp was built without what kernels for this processor need ({best})")
     verdict = _verdict(instructions)
     if isinstance(verdict, str):
         return Status(instructions, reason=verdict)
@@ -118,7 +121,10 @@ def _prepare() -> Status:
     usable = [kernel for kernel, why in found.items() if why is None]
     for_prompts = [kernel for kernel in usable if kernel.name in verdict.for_prompts]
     check(lib.mp_kernels_allow(_bits(usable), _bits(for_prompts)))
-    refused = {kernel.name: why for kernel, why in found.items() if why is not None}
+    served = {_weights_of(kernel) for kernel in usable}
+    refused = {
+        kernel.name: why for kernel, why in found.items() if why is not None and _weights_of(kernel) not in served
+    }
     reason = "; ".join(f"not for {name}: {why}" for name, why in refused.items()) or None
     return Status(instructions, _names(usable), reason, refused, for_prompts=_names(for_prompts))
 
@@ -129,6 +135,15 @@ def _bits(kernels: list[kernel_check.KernelInfo]) -> int:
 
 def _names(kernels: list[kernel_check.KernelInfo]) -> tuple[str, ...]:
     return tuple(kernel.name for kernel in kernels)
+
+
+def _instructions() -> str:
+    return str(ffi.string(lib.mp_kernels_instructions()).decode())
+
+
+def _weights_of(kernel: kernel_check.KernelInfo) -> str:
+    """Names what a kernel is for: of two that round differently one will do."""
+    return kernel.name.removesuffix(" fused")
 
 
 def _why_not(instructions: str) -> str | None:
@@ -144,7 +159,8 @@ def _why_not(instructions: str) -> str | None:
         known = ", ".join(f"{ggml} (llama-cpp-python {python})" for ggml, python in _KNOWN_GGML.items())
         return f"ggml {version} is not one whose insides are known: {known}"
     if not instructions:
-        return f"there are none for this processor ({platform.machine()}); they need AVX2"
+        needs = "they need AVX2, or an ARM processor with dot products"
+        return f"there are none for this processor ({platform.machine()}); {needs}"
     return None
 
 
@@ -220,4 +236,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    names = ("model name", "flags", "CPU ", "Features")  # x86's, then ARM's
+    return "\n".join(sorted({line for line in lines if line.startswith(names)}))

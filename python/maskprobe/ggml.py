@@ -17,10 +17,11 @@ from .binding import function
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
+Ids = npt.NDArray[np.int32]
 
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _REPACK = b"CPU_REPACK"
-_F32 = 0
+_F32, _I32 = 0, 26
 F16, Q8_0 = 1, 8
 _pointer, _int64, _size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
 
@@ -66,19 +67,19 @@ class Product:
 
     Args:
         type_: a ggml_type.
-        weights: [n, k].
+        weights: [n, k], or those of experts, [experts, n, k].
         repacked: in the CPU_REPACK buffer type's layout.
     """
 
     def __init__(self, type_: int, weights: Floats, *, repacked: bool) -> None:
-        self.n, self.k = weights.shape
+        self.n, self.k = weights.shape[-2:]
         self._backend = _ggml("ggml_backend_cpu_init", _pointer)()
         self._context = _new_context()
-        self._weights = _new_tensor(self._context, type_, self.n, self.k)
+        self._weights = _new_tensor(self._context, type_, *weights.shape)
         self._buffer = _ggml("ggml_backend_alloc_ctx_tensors_from_buft", _pointer, _pointer, _pointer)(
             self._context, _cpu_buffer_type(repacked)
         )
-        _set(self._weights, quantize(type_, np.ascontiguousarray(weights, np.float32)))
+        _set(self._weights, quantize(type_, np.ascontiguousarray(weights, np.float32).reshape(-1, self.k)))
 
     def compute(self, x: Floats, n_threads: int = 1) -> Floats:
         """The products of rows [rows, k] with the weights, [rows, n]."""
@@ -88,6 +89,25 @@ class Product:
         product = _ggml("ggml_mul_mat", _pointer, _pointer, _pointer, _pointer)(context, self._weights, tensor)
         out = np.empty((rows, self.n), np.float32)
         _compute(self._backend, context, product, [(tensor, np.ascontiguousarray(x, np.float32))], out, n_threads)
+        return out
+
+    def compute_experts(self, x: Floats, ids: Ids, n_threads: int = 1) -> Floats:
+        """The products of rows with the weights of the experts that they are sent to.
+
+        Args:
+            x: [tokens, slots, k]; of one slot, its row goes to all experts of a token.
+            ids: [tokens, slots], experts.
+            n_threads: that compute it.
+
+        Returns:
+            [tokens, slots, n].
+        """
+        context = _new_context()
+        inputs = [(_new_tensor(context, _F32, *x.shape), x), (_new_tensor(context, _I32, *ids.shape), ids)]
+        product = _ggml("ggml_mul_mat_id", _pointer, *[_pointer] * 4)
+        result = product(context, self._weights, *(tensor for tensor, _ in inputs))
+        out = np.empty((*ids.shape, self.n), np.float32)
+        _compute(self._backend, context, result, inputs, out, n_threads)
         return out
 
     def close(self) -> None:

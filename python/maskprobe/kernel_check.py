@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .binding import check, ffi, function_address, lib
-from .ggml import F16, Floats, Product, attention
+from .ggml import Floats, Halves, Product, attention
 
 FORMAT = 3  # raise it when more, or something else, is checked
 _ROWS = (*range(1, 21), 33, 64)
-_THREADS = (1, 2, 3)
+_THREADS = (1, 2, 3)  # in turn
 # Heads, those that the cache has, elements of one, and keys: below the 512 from which llama.cpp's own loop is split
 # among threads.
 _CACHES = ((3, 1, 64, 37), (6, 2, 64, 300), (4, 4, 128, 130), (8, 2, 128, 511), (4, 1, 256, 100), (2, 1, 512, 65))
@@ -32,7 +32,7 @@ _MOST_ROWS = 11
 # Where the exponentials of C libraries part, with fused multiplications and without them.
 _TELLING = float.fromhex("-0x1.f8cbb2p+5")
 
-_PROMPT_ROWS = 256
+_PROMPT_ROWS = 128
 _GAIN = 0.9  # of llama.cpp's own time, at most, to be used for prompts
 
 
@@ -114,36 +114,58 @@ def difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
     return _attention_difference(kernel, rng) if of_attention else _product_difference(kernel, rng)
 
 
-def _attention_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
-    cap = 30.0 if kernel.name.endswith("capped") else 0.0
+@dataclass(frozen=True)
+class _Attention:
+    """Queries and a cache, of a kernel's type."""
+
+    kernel: KernelInfo
+    q: Floats
+    k: Floats
+    v: Floats
+    mask: Halves
+    sinks: Floats | None
+
+    def compute(self, rows: slice, n_threads: int = 1) -> Floats:
+        return attention(
+            self.q[:, rows],
+            self.k,
+            self.v,
+            self.mask[rows],
+            cap=30.0 if self.kernel.name.endswith("capped") else 0.0,
+            sinks=self.sinks,
+            type_=self.kernel.type,
+            n_threads=n_threads,
+        )
+
+
+def _attentions(kernel: KernelInfo, rng: np.random.Generator) -> Iterator[_Attention]:
     for heads, cached_heads, size, n_keys in _CACHES:
         q = 2 * rng.standard_normal((heads, _MOST_ROWS, size)).astype(np.float32)
         k, v = rng.standard_normal((2, cached_heads, n_keys, size)).astype(np.float32)
         kinds = np.array([-np.inf, -1.25, 0, 0, 0], np.float16)
         mask = kinds[rng.integers(0, len(kinds), (_MOST_ROWS, n_keys))]
-        if kernel.type == F16 and cap == 0:
+        if kernel.name == "attention f16":
             q[0, 0], k[0, :3] = _one_score(_TELLING, size)
             mask[0, :3] = 0
-        for sinks in (None, 3 * rng.standard_normal(heads).astype(np.float32)):
+        yield _Attention(kernel, q, k, v, mask, None)
+        yield _Attention(kernel, q, k, v, mask, 3 * rng.standard_normal(heads).astype(np.float32))
 
-            def compute(rows: slice, n_threads: int = 1, sinks: Floats | None = sinks) -> Floats:
-                return attention(
-                    q[:, rows], k, v, mask[rows], cap=cap, sinks=sinks, type_=kernel.type, n_threads=n_threads
-                )
 
-            check(lib.mp_kernels_set_thread(0))
-            expected = np.concatenate([compute(slice(row, row + 1)) for row in range(_MOST_ROWS)])
-            check(lib.mp_kernels_set_thread(1))
-            for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
-                for n_threads in _THREADS:
-                    before = lib.mp_kernels_n_used(kernel.index)
-                    got = compute(slice(n_rows), n_threads)
-                    where = f"{n_rows} rows of {heads} heads of {size} over {n_keys} keys"
-                    where += "" if sinks is None else " with sinks"
-                    if lib.mp_kernels_n_used(kernel.index) == before:
-                        return f"it was not asked for {where}"
-                    if got.tobytes() != expected[:n_rows].tobytes():
-                        return f"{where} differ from llama.cpp's own with {n_threads} threads"
+def _attention_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+    for turn, case in enumerate(_attentions(kernel, rng)):
+        check(lib.mp_kernels_set_thread(0))
+        expected = np.concatenate([case.compute(slice(row, row + 1)) for row in range(_MOST_ROWS)])
+        check(lib.mp_kernels_set_thread(1))
+        for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
+            n_threads = _THREADS[(turn + n_rows) % len(_THREADS)]
+            before = lib.mp_kernels_n_used(kernel.index)
+            got = case.compute(slice(n_rows), n_threads)
+            where = f"{n_rows} rows of {len(case.q)} heads of {case.q.shape[2]} over {len(case.mask[0])} keys"
+            where += "" if case.sinks is None else " with sinks"
+            if lib.mp_kernels_n_used(kernel.index) == before:
+                return f"it was not asked for {where}"
+            if got.tobytes() != expected[:n_rows].tobytes():
+                return f"{where} differ from llama.cpp's own with {n_threads} threads"
     return None
 
 
@@ -158,21 +180,40 @@ def _one_score(score: float, size: int) -> tuple[Floats, Floats]:
 
 
 def _product_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
-    for k, n in _sizes(kernel):
+    for turn, (k, n) in enumerate(_sizes(kernel)):
         product = Product(kernel.type, _random(rng, n, k), repacked=kernel.repacked)
         x = _random(rng, max(_ROWS), k)
         check(lib.mp_kernels_set_thread(0))
         expected = np.concatenate([product.compute(row[None]) for row in x])
         check(lib.mp_kernels_set_thread(1))
         for rows in _ROWS:
-            for n_threads in _THREADS:
-                before = lib.mp_kernels_n_used(kernel.index)
-                got = product.compute(x[:rows], n_threads)
-                if (lib.mp_kernels_n_used(kernel.index) > before) != (rows >= kernel.fewest_rows):
-                    return f"it was not asked for {rows} rows of {k} x {n} weights"
-                if got.tobytes() != expected[:rows].tobytes():
-                    return f"{rows} rows of {k} x {n} weights differ from llama.cpp's own with {n_threads} threads"
+            n_threads = _THREADS[(turn + rows) % len(_THREADS)]
+            before = lib.mp_kernels_n_used(kernel.index)
+            got = product.compute(x[:rows], n_threads)
+            if (lib.mp_kernels_n_used(kernel.index) > before) != (rows >= kernel.fewest_rows):
+                return f"it was not asked for {rows} rows of {k} x {n} weights"
+            if got.tobytes() != expected[:rows].tobytes():
+                return f"{rows} rows of {k} x {n} weights differ from llama.cpp's own with {n_threads} threads"
         product.close()
+    return _experts_difference(kernel, rng)
+
+
+def _experts_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+    n_experts, n, k = 5, 3 * kernel.n_multiple, 2 * kernel.k_multiple
+    product = Product(kernel.type, _random(rng, n_experts * n, k).reshape(n_experts, n, k), repacked=kernel.repacked)
+    for turn, (tokens, slots, n_used) in enumerate(((1, 1, 2), (4, 1, 3), (7, 2, 2), (20, 4, 4))):
+        x = _random(rng, tokens * slots, k).reshape(tokens, slots, k)
+        ids = np.array([rng.permutation(n_experts)[:n_used] for _ in range(tokens)], np.int32)
+        check(lib.mp_kernels_set_thread(0))
+        expected = np.concatenate([product.compute_experts(*one) for one in zip(x[:, None], ids[:, None], strict=True)])
+        check(lib.mp_kernels_set_thread(1))
+        before = lib.mp_kernels_n_used(kernel.index)
+        got = product.compute_experts(x, ids, _THREADS[turn % len(_THREADS)])
+        if (lib.mp_kernels_n_used(kernel.index) > before) != (tokens >= kernel.fewest_rows):
+            return f"it was not asked for {tokens} tokens sent to experts"
+        if got.tobytes() != expected.tobytes():
+            return f"{tokens} tokens sent to {n_used} experts each differ from llama.cpp's own"
+    product.close()
     return None
 
 
@@ -180,11 +221,11 @@ def pays_for_prompts(kernel: KernelInfo, rng: np.random.Generator) -> bool:
     """Whether a prompt's products are faster by this kernel, with the bits of llama.cpp's own for as many rows."""
     if kernel.name.startswith("attention"):
         return False
-    product = Product(kernel.type, _random(rng, 1024, 1024), repacked=kernel.repacked)
+    product = Product(kernel.type, _random(rng, 512, 1024), repacked=kernel.repacked)
     x = _random(rng, _PROMPT_ROWS, 1024)
     taken: tuple[list[float], list[float]] = ([], [])
     results = []
-    for turn in range(10):
+    for turn in range(8):
         check(lib.mp_kernels_set_thread(turn % 2))
         began = time.perf_counter()
         results.append(product.compute(x).tobytes())
@@ -196,12 +237,16 @@ def pays_for_prompts(kernel: KernelInfo, rng: np.random.Generator) -> bool:
 def verdict() -> Verdict:
     """What is wrong with each kernel, and what is used for prompts; all are allowed afterwards."""
     attach()
-    every = 2**32 - 1
-    check(lib.mp_kernels_allow(every, every))
     rng = np.random.default_rng(0)
-    differences = {kernel.name: difference(kernel, rng) for kernel in kernels()}
-    right = [kernel for kernel in kernels() if differences[kernel.name] is None]
-    return Verdict(differences, tuple(kernel.name for kernel in right if pays_for_prompts(kernel, rng)))
+    differences: dict[str, str | None] = {}
+    for_prompts = []
+    for kernel in kernels():
+        check(lib.mp_kernels_allow(1 << kernel.index, 1 << kernel.index))  # of two for the same weights, this one
+        differences[kernel.name] = difference(kernel, rng)
+        if differences[kernel.name] is None and pays_for_prompts(kernel, rng):
+            for_prompts.append(kernel.name)
+    check(lib.mp_kernels_allow(2**32 - 1, 0))
+    return Verdict(differences, tuple(for_prompts))
 
 
 def main(instructions: str | None = None) -> None:
