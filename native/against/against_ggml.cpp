@@ -67,8 +67,8 @@ ggml_backend_buffer_type_t buffer_type(bool repacked) {
         return ggml_backend_cpu_buffer_type();
     }
     ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(ggml_backend_reg_get_proc_address(
-        ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts"));
+    const auto list = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts"));
     ggml_backend_buffer_type_t * type = list(device);
     while (std::strcmp(ggml_backend_buft_name(*type), "CPU_REPACK") != 0) {
         ++type;

@@ -28,10 +28,12 @@ size_t bytes_of(Weights weights, int64_t k) {
     case Weights::q4_0_repacked: return n / 32 * 18;
     case Weights::q4_1: return n / 32 * 20;
     case Weights::q5_0: return n / 32 * 22;
-    case Weights::q8_0: return n / 32 * 34;
+    case Weights::q8_0:
+    case Weights::q8_0_repacked: return n / 32 * 34;
     case Weights::q4_k:
     case Weights::q4_k_repacked: return n / 256 * 144;
-    case Weights::q6_k: return n / 256 * 210;
+    case Weights::q6_k:
+    case Weights::q6_k_repacked: return n / 256 * 210;
     case Weights::f16: return 2 * n;
     case Weights::f32: return 4 * n;
     }
@@ -72,8 +74,8 @@ void fuzz_begin() { CHECK(find(Weights::q4_0, Instructions::none, false) == null
 
 void fuzz_one(Input & in) {
     const auto weights = static_cast<Weights>(in.below(n_weights));
-    const auto instructions = static_cast<Instructions>(in.below(4));
-    const Kernel * kernel = processor_has(instructions) ? find(weights, instructions, in.coin()) : nullptr;
+    const auto instructions = static_cast<Instructions>(in.below(6));
+    const Kernel * kernel = processor_has(instructions) ? find(weights, instructions, in.coin(), in.coin()) : nullptr;
     if (kernel == nullptr) {
         return;
     }

@@ -210,10 +210,9 @@ const char * name_of(Instructions instructions) {
 }
 
 #define MP_NAMES(suffix)                                                                                               \
-    {                                                                                                                  \
-        "q4_0" suffix, "q4_0 repacked" suffix, "q4_1" suffix, "q5_0" suffix, "q8_0" suffix, "q8_0 repacked" suffix,    \
-            "q4_k" suffix, "q4_k repacked" suffix, "q6_k" suffix, "q6_k repacked" suffix, "f16" suffix, "f32" suffix   \
-    }
+    {"q4_0" suffix, "q4_0 repacked" suffix, "q4_1" suffix, "q5_0" suffix,                                              \
+     "q8_0" suffix, "q8_0 repacked" suffix, "q4_k" suffix, "q4_k repacked" suffix,                                     \
+     "q6_k" suffix, "q6_k repacked" suffix, "f16" suffix,  "f32" suffix}
 
 const char * name_of(Weights weights, bool fused) {
     static constexpr const char * names[2][n_weights] = {MP_NAMES(""), MP_NAMES(" fused")};

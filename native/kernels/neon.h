@@ -7,9 +7,7 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-MP_INLINE float32x4_t four_halves(const uint16_t * from) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
-}
+MP_INLINE float32x4_t four_halves(const uint16_t * from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
 
 MP_INLINE float from_half(uint16_t half) {
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);

@@ -1,6 +1,6 @@
-// Q4_0 and Q8_0 as the file has them, one column after another: the order of ggml_vec_dot_*_q8_0 for NEON. A block gives
-// 4 exact integer sums; blocks of even and odd number have float lanes of their own, a last one without a partner is
-// added up by itself.
+// Q4_0 and Q8_0 as the file has them, one column after another: the order of ggml_vec_dot_*_q8_0 for NEON. A block
+// gives 4 exact integer sums; blocks of even and odd number have float lanes of their own, a last one without a partner
+// is added up by itself.
 #pragma once
 
 #include "blocks.h"
@@ -81,8 +81,8 @@ template <class Format, bool Fused> struct PlainBlocks {
                 const float d = from_half(x.d);
                 const float * row_d = reinterpret_cast<const float *>(packed + 32 * N);
                 MP_UNROLL for (int r = 0; r < N; ++r) {
-                    sums[odd][r] = multiply_add<Fused>(sums[odd][r], vcvtq_f32_s32(products[r]),
-                                                       vdupq_n_f32(d * row_d[r]));
+                    sums[odd][r] =
+                        multiply_add<Fused>(sums[odd][r], vcvtq_f32_s32(products[r]), vdupq_n_f32(d * row_d[r]));
                 }
             }
         }

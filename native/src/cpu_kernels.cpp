@@ -31,12 +31,12 @@ struct Known {
 };
 
 constexpr Known known[] = {
-    {Weights::q4_0, ggml::q4_0, false},         {Weights::q4_0_repacked, ggml::q4_0, true},
-    {Weights::q4_1, ggml::q4_1, false},         {Weights::q5_0, ggml::q5_0, false},
-    {Weights::q8_0, ggml::q8_0, false},         {Weights::q8_0_repacked, ggml::q8_0, true},
-    {Weights::q4_k, ggml::q4_k, false},         {Weights::q4_k_repacked, ggml::q4_k, true},
-    {Weights::q6_k, ggml::q6_k, false},         {Weights::q6_k_repacked, ggml::q6_k, true},
-    {Weights::f16, ggml::f16, false},           {Weights::f32, ggml::f32, false},
+    {Weights::q4_0, ggml::q4_0, false}, {Weights::q4_0_repacked, ggml::q4_0, true},
+    {Weights::q4_1, ggml::q4_1, false}, {Weights::q5_0, ggml::q5_0, false},
+    {Weights::q8_0, ggml::q8_0, false}, {Weights::q8_0_repacked, ggml::q8_0, true},
+    {Weights::q4_k, ggml::q4_k, false}, {Weights::q4_k_repacked, ggml::q4_k, true},
+    {Weights::q6_k, ggml::q6_k, false}, {Weights::q6_k_repacked, ggml::q6_k, true},
+    {Weights::f16, ggml::f16, false},   {Weights::f32, ggml::f32, false},
 };
 
 int32_t type_of(Activations activations) {
@@ -486,9 +486,8 @@ void attach(const char * const * names, void * const * addresses, size_t n) {
 void limit_instructions(const char * name) {
     const std::lock_guard<std::mutex> lock(attaching);
     using kernels::Instructions;
-    for (const Instructions one :
-         {Instructions::none, Instructions::avx2, Instructions::avx2_vnni, Instructions::avx512_vnni,
-          Instructions::neon_dotprod, Instructions::neon_i8mm}) {
+    for (const Instructions one : {Instructions::none, Instructions::avx2, Instructions::avx2_vnni,
+                                   Instructions::avx512_vnni, Instructions::neon_dotprod, Instructions::neon_i8mm}) {
         if (std::strcmp(kernels::name_of(one), name) == 0 && kernels::processor_has(one)) {
             state().instructions = one;
             list_entries(state());

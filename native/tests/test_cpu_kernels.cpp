@@ -172,6 +172,8 @@ const ggml::TypeTraitsCpu * type_traits(int32_t type) {
 }
 // As built for this processor.
 int has_avx512() { return kernels::processor_has(kernels::Instructions::avx512_vnni) ? 1 : 0; }
+int has_dotprod() { return kernels::processor_has(kernels::Instructions::neon_dotprod) ? 1 : 0; }
+int has_matmul_int8() { return kernels::processor_has(kernels::Instructions::neon_i8mm) ? 1 : 0; }
 void barrier(ggml::Threadpool * pool) {
     std::unique_lock<std::mutex> lock(pool->mutex);
     const int generation = pool->generation;
@@ -199,6 +201,8 @@ std::map<std::string, void *> functions() {
             {"ggml_row_size", address(row_size)},
             {"ggml_get_type_traits_cpu", address(type_traits)},
             {"ggml_cpu_has_avx512", address(has_avx512)},
+            {"ggml_cpu_has_dotprod", address(has_dotprod)},
+            {"ggml_cpu_has_matmul_int8", address(has_matmul_int8)},
             {"ggml_barrier", address(barrier)},
             {"ggml_threadpool_chunk_set", address(chunk_set)},
             {"ggml_threadpool_chunk_add", address(chunk_add)}};
@@ -528,7 +532,8 @@ void test_results() {
         const auto weights = static_cast<kernels::Weights>(i);
         const Scope scope(kernels::name_of(weights));
         const int found = entry_of(weights);
-        if (!CHECK(found >= 0)) {
+        CHECK_EQ(found >= 0, kernels::find(weights, cpu_kernels::instructions(), has_avx512() != 0) != nullptr);
+        if (found < 0) {
             continue;
         }
         const auto index = static_cast<size_t>(found);
@@ -604,7 +609,7 @@ void test_what_is_not_ours() {
     CHECK(!Product(ggml::f32, 128, 16, cpu_kernels::most_rows + 1, &host_buffer).is_ours());
     CHECK(!Product(ggml::f32, 128, 16, 0, &host_buffer).is_ours());
     CHECK(!Product(ggml::f32, 100, 16, 4, &host_buffer).is_ours());
-    CHECK(!Product(ggml::q4_0, 128, 12, 4, &repack_buffer).is_ours());
+    CHECK(!Product(ggml::q4_0, 128, 10, 4, &repack_buffer).is_ours());
     CHECK(!Product(ggml::f32, 128, 16, 4, &repack_buffer).is_ours());
     CHECK(!Product(ggml::f32, 128, 16, 4, &remote_buffer).is_ours());
     CHECK(!Product(ggml::f32, 128, 16, 4, nullptr).is_ours());
@@ -677,6 +682,31 @@ void test_switching() {
     CHECK(Product(ggml::q4_0, 128, 16, 4, &host_buffer).is_ours());
 }
 
+// Of two kernels for the same weights, the first that is allowed is taken.
+void test_variants() {
+    for (size_t i = 0; cpu_kernels::entry(i + 1) != nullptr; ++i) {
+        const cpu_kernels::Entry & one = *cpu_kernels::entry(i);
+        const cpu_kernels::Entry & other = *cpu_kernels::entry(i + 1);
+        if (one.type != other.type || one.repacked != other.repacked) {
+            continue;
+        }
+        const Scope scope(other.name);
+        for (const size_t allowed : {i, i + 1}) {
+            cpu_kernels::allow(1u << allowed);
+            const int64_t before = cpu_kernels::n_used(allowed);
+            Product product(one.type, one.kernel->k_multiple, 16, 4, one.repacked ? &repack_buffer : &host_buffer);
+            product.compute(1, product.plan(1));
+            CHECK_EQ(cpu_kernels::n_used(allowed), before + 1);
+        }
+        cpu_kernels::allow(3u << i);
+        const int64_t before = cpu_kernels::n_used(i);
+        Product product(one.type, one.kernel->k_multiple, 16, 4, one.repacked ? &repack_buffer : &host_buffer);
+        product.compute(1, product.plan(1));
+        CHECK_EQ(cpu_kernels::n_used(i), before + 1);
+    }
+    cpu_kernels::allow(~0u);
+}
+
 void test_instructions() {
     const uint32_t before = cpu_kernels::allowed();
     CHECK_ERROR(MP_ERROR_ARGUMENT, "avx99", cpu_kernels::limit_instructions("avx99"));
@@ -684,7 +714,8 @@ void test_instructions() {
     Product planned(ggml::q4_0, 128, 16, 4, &host_buffer);
     CHECK_EQ(planned.is_ours(), has_kernels);
     for (const auto one :
-         {kernels::Instructions::avx2, kernels::Instructions::avx2_vnni, kernels::Instructions::avx512_vnni}) {
+         {kernels::Instructions::avx2, kernels::Instructions::avx2_vnni, kernels::Instructions::avx512_vnni,
+          kernels::Instructions::neon_dotprod, kernels::Instructions::neon_i8mm}) {
         if (!kernels::processor_has(one)) {
             CHECK_ERROR(MP_ERROR_ARGUMENT, kernels::name_of(one),
                         cpu_kernels::limit_instructions(kernels::name_of(one)));
@@ -721,6 +752,7 @@ int main() {
         run("results", test_results);
         run("attention", test_attention);
         run("what_is_not_ours", test_what_is_not_ours);
+        run("variants", test_variants);
         run("switching", test_switching);
     }
     run("instructions", test_instructions);

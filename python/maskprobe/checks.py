@@ -73,9 +73,11 @@ def _versions() -> Iterator[Check]:
 
 def _instructions() -> Check:
     system = llama_cpp.llama_print_system_info().decode(errors="replace").strip(" |")
-    if "AVX2" in _cpu_flags() and "AVX2 = 1" not in system:
-        found = f"{system}; this CPU has AVX2, which it was built without"
-        return Check("llama.cpp", "warning", found, f"{_REBUILD}-DGGML_NATIVE=on")
+    # As the kernel calls them, and as llama.cpp does.
+    for flag, name in (("AVX2", "AVX2"), ("ASIMDDP", "DOTPROD"), ("I8MM", "MATMUL_INT8")):
+        if flag in _cpu_flags().split() and f"{name} = 1" not in system:
+            found = f"{system}; this CPU has {name}, which it was built without"
+            return Check("llama.cpp", "warning", found, f"{_REBUILD}-DGGML_NATIVE=on")
     return Check("llama.cpp", "ok", system)
 
 

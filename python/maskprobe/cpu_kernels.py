@@ -49,7 +49,7 @@ _installed = False
 class Status:
     """Which kernels may be used in this process."""
 
-    instructions: str  # that they are chosen by: "avx512-vnni", "avx2-vnni", "avx2"; "" = none fit this processor
+    instructions: str  # that they are chosen by: "avx512-vnni", "neon-i8mm", ...; "" = none fit this processor
     kernels: tuple[str, ...] = ()  # by the weights they are for: "q4_0 repacked", "q6_k", ...
     reason: str | None = None  # why llama.cpp's own kernels go on, for all weights or for some; None = they need not
     refused: dict[str, str] = field(default_factory=dict)  # what the check said of the others
@@ -101,22 +101,37 @@ def prepare() -> Status:
 
 
 def _prepare() -> Status:
-    instructions = ffi.string(lib.mp_kernels_instructions()).decode()
+    instructions = _instructions()
     if (why := _why_not(instructions)) is not None:
         return Status(instructions, reason=why)
     try:
         kernel_check.attach()
     except BindingError as error:
         return Status(instructions, reason=str(error))
+    instructions, best = _instructions(), instructions  # on ARM those that llama.cpp was built for count as well
+    if not instructions:
+        return Status("", reason=f"llama.cpp was built without what kernels for this processor need ({best})")
     verdict = _verdict(instructions)
     if isinstance(verdict, str):
         return Status(instructions, reason=verdict)
     found = {kernel: verdict.get(kernel.name, "it was not checked") for kernel in kernel_check.kernels()}
     usable = [kernel for kernel, why in found.items() if why is None]
     check(lib.mp_kernels_allow(sum(1 << kernel.index for kernel in usable)))
-    refused = {kernel.name: why for kernel, why in found.items() if why is not None}
+    served = {_weights_of(kernel) for kernel in usable}
+    refused = {
+        kernel.name: why for kernel, why in found.items() if why is not None and _weights_of(kernel) not in served
+    }
     reason = "; ".join(f"not for {name}: {why}" for name, why in refused.items()) or None
     return Status(instructions, tuple(kernel.name for kernel in usable), reason, refused)
+
+
+def _instructions() -> str:
+    return ffi.string(lib.mp_kernels_instructions()).decode()
+
+
+def _weights_of(kernel: kernel_check.KernelInfo) -> str:
+    """Names what a kernel is for: of two that round differently one will do."""
+    return kernel.name.removesuffix(" fused")
 
 
 def _why_not(instructions: str) -> str | None:
@@ -132,7 +147,8 @@ def _why_not(instructions: str) -> str | None:
         known = ", ".join(f"{ggml} (llama-cpp-python {python})" for ggml, python in _KNOWN_GGML.items())
         return f"ggml {version} is not one whose insides are known: {known}"
     if not instructions:
-        return f"there are none for this processor ({platform.machine()}); they need AVX2"
+        needs = "they need AVX2, or an ARM processor with dot products"
+        return f"there are none for this processor ({platform.machine()}); {needs}"
     return None
 
 
@@ -197,4 +213,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    names = ("model name", "flags", "CPU ", "Features")  # x86's, then ARM's
+    return "\n".join(sorted({line for line in lines if line.startswith(names)}))
