@@ -151,7 +151,7 @@ std::string difference(size_t index, int64_t n_blocks, int64_t n) {
     }
     cpu_kernels::set_thread(1);
     cpu_kernels::allow(1u << index);
-    for (int rows = entry.kernel->fewest_rows; rows <= cpu_kernels::most_rows; rows += rows < 20 ? 1 : 22) {
+    for (int rows = entry.kernel->fewest_rows; rows <= cpu_kernels::most_rows; rows += rows < 17 ? 1 : 16) {
         const int64_t before = cpu_kernels::n_used(index);
         const std::vector<float> got = product.compute(x.data(), rows, 1 + rows % 3);
         const std::string where =
@@ -179,7 +179,9 @@ int main(int argc, char ** argv) {
     for (size_t i = 0; cpu_kernels::entry(i) != nullptr; ++i) {
         const cpu_kernels::Entry & entry = *cpu_kernels::entry(i);
         std::string wrong;
-        for (const auto & [n_blocks, n] : {std::pair<int64_t, int64_t>{1, 8}, {3, 40}, {8, 24}, {19, 8}}) {
+        const int64_t unit = entry.kernel->n_multiple;
+        const int64_t some = unit > 1 ? 5 * unit : 37;
+        for (const auto & [n_blocks, n] : {std::pair<int64_t, int64_t>{1, unit}, {3, some}, {8, 24}, {19, 16}}) {
             wrong = wrong.empty() ? difference(i, n_blocks, n) : wrong;
         }
         std::printf("%-20s %s\n", entry.name, wrong.empty() ? "has ggml's bits" : wrong.c_str());

@@ -17,6 +17,8 @@ template <class Family> constexpr Kernel kernel_for(Activations activations, int
 template <bool Fused> constexpr Kernel kernel_of(Weights weights) {
     switch (weights) {
     case Weights::q4_0: return kernel_for<PlainBlocks<PlainFormatQ4_0, Fused>>(Activations::q8_0, 1);
+    case Weights::q4_1: return kernel_for<PlainBlocks<PlainFormatQ4_1, Fused>>(Activations::q8_1, 1);
+    case Weights::q5_0: return kernel_for<PlainBlocks<PlainFormatQ5_0, Fused>>(Activations::q8_0, 1);
     case Weights::q8_0: return kernel_for<PlainBlocks<PlainFormatQ8_0, Fused>>(Activations::q8_0, 1);
     case Weights::q4_k_repacked: return kernel_for<RepackedQ4K<Fused>>(Activations::q8_k, 8);
     case Weights::q6_k_repacked: return kernel_for<RepackedQ6K<Fused>>(Activations::q8_k, 8);

@@ -10,27 +10,42 @@ inline float add(bool fused, float sum, float a, float b) { return fused ? std::
 
 inline float sum_of(const std::array<float, 4> & x) { return (x[0] + x[1]) + (x[2] + x[3]); }
 
-inline float plain_reference(Weights weights, bool fused, const char * w, const char * x, int64_t n_blocks) {
+inline float plain_reference(Weights weights, const Format & format, bool fused, const char * w, const char * x,
+                             int64_t n_blocks) {
     std::array<float, 4> sums[2] = {};
-    float out = 0.0f;
+    float mins = 0.0f;
+    const auto all = [&] {
+        return weights == Weights::q4_1 ? sum_of(sums[0]) + sum_of(sums[1]) + mins : sum_of(sums[0]) + sum_of(sums[1]);
+    };
+    float m_before = 0.0f; // of two products of mins and sums, compilers fuse the first with the second
+    float s_before = 0.0f;
     for (int64_t b = 0; b < n_blocks; ++b) {
-        const Plain32 block = plain_block(weights, w + b * (weights == Weights::q4_0 ? 18 : 34));
-        const auto row = read<BlockQ8_0>(x + b * sizeof(BlockQ8_0));
-        int32_t lanes[4] = {};
+        const Plain32 block = plain_block(weights, w + b * format.block_bytes);
+        const char * row = x + b * format.row_bytes;
+        const bool has_min = weights == Weights::q4_1;
+        const int8_t * qs = reinterpret_cast<const int8_t *>(row + (has_min ? 4 : 2));
+        const float d = from_half(read<uint16_t>(row));
+        const float s = has_min ? from_half(read<BlockQ8_1>(row).s) : 0.0f;
+        std::array<int32_t, 4> lanes{};
         for (int i = 0; i < 32; ++i) {
-            lanes[i % 16 / 4] += block.elements[i] * row.qs[i];
+            lanes[i % 16 / 4] += block.elements[i] * qs[i];
         }
-        const float d = from_half(row.d);
         if (b % 2 == 0 && b + 1 == n_blocks) {
             const auto whole = static_cast<float>(lanes[0] + lanes[1] + lanes[2] + lanes[3]);
-            out = sum_of(sums[0]) + sum_of(sums[1]);
-            return weights == Weights::q4_0 ? std::fmaf(whole * block.d, d, out) : std::fmaf(whole, block.d * d, out);
+            return weights == Weights::q4_0   ? std::fmaf(whole * block.d, d, all())
+                   : weights == Weights::q4_1 ? all() + std::fmaf(block.d * d, whole, block.m * s)
+                                              : std::fmaf(whole, block.d * d, all());
         }
         for (int l = 0; l < 4; ++l) {
             sums[b % 2][l] = add(fused, sums[b % 2][l], static_cast<float>(lanes[l]), block.d * d);
         }
+        if (b % 2 == 1) {
+            mins += std::fmaf(m_before, s_before, block.m * s);
+        }
+        m_before = block.m;
+        s_before = s;
     }
-    return sum_of(sums[0]) + sum_of(sums[1]);
+    return all();
 }
 
 inline float q4k_reference(const char * w, const char * x, int64_t n_blocks) {
@@ -177,7 +192,7 @@ inline float reference(Weights weights, const Order & order, const char * w, con
     case Weights::q4_k_repacked: return q4k_repacked_reference(order.run(), order.fused, w, x, n_blocks, column);
     case Weights::q6_k_repacked: return q6k_repacked_reference(order.run(), order.fused, w, x, n_blocks, column);
     case Weights::f32: return f32_reference(w, x, n_blocks);
-    default: return plain_reference(weights, order.fused, w, x, n_blocks);
+    default: return plain_reference(weights, format_of(weights, order), order.fused, w, x, n_blocks);
     }
 }
 

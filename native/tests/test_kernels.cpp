@@ -59,9 +59,10 @@ void test_what_is_there_on_arm() {
     CHECK(!built || find(Weights::q4_0, Instructions::avx2, false) == nullptr);
     for (int w = 0; w < n_weights; ++w) {
         const auto weights = static_cast<Weights>(w);
-        const bool known = built && weights != Weights::q4_1 && weights != Weights::q5_0 && weights != Weights::f16;
-        const bool has_both = weights == Weights::q4_0 || weights == Weights::q8_0 ||
-                              weights == Weights::q4_k_repacked || weights == Weights::q6_k_repacked;
+        const bool known = built && weights != Weights::f16;
+        const bool has_both = weights == Weights::q4_0 || weights == Weights::q4_1 || weights == Weights::q5_0 ||
+                              weights == Weights::q8_0 || weights == Weights::q4_k_repacked ||
+                              weights == Weights::q6_k_repacked;
         for (const Instructions one : {Instructions::neon_dotprod, Instructions::neon_i8mm}) {
             CHECK_EQ(find(weights, one, false) != nullptr, known);
             CHECK_EQ(find(weights, one, false, true) != nullptr, known && has_both);
