@@ -1,6 +1,5 @@
 // Q4_0, Q4_1, Q5_0 and Q8_0 as the file has them, one column after another: the order of ggml_vec_dot_* for NEON. A
-// block gives 4 exact integer sums; blocks of even and odd number have float lanes of their own, a last one without a
-// partner is added up by itself.
+// block gives 4 exact integer sums; blocks of even and odd number have float lanes of their own.
 #pragma once
 
 #include "blocks.h"
@@ -17,9 +16,6 @@ struct PlainFormatQ4_0 {
         out[0] = vsubq_s8(low_nibbles(both), vdupq_n_s8(8));
         out[1] = vsubq_s8(high_nibbles(both), vdupq_n_s8(8));
     }
-    static MP_INLINE float add_last(float sum, float products, float d, float row_d, float) {
-        return __builtin_fmaf(products * d, row_d, sum);
-    }
 };
 
 struct PlainFormatQ4_1 {
@@ -30,9 +26,6 @@ struct PlainFormatQ4_1 {
         const uint8x16_t both = vld1q_u8(block.qs);
         out[0] = low_nibbles(both);
         out[1] = high_nibbles(both);
-    }
-    static MP_INLINE float add_last(float sum, float products, float d, float row_d, float min) {
-        return sum + __builtin_fmaf(d * row_d, products, min);
     }
 };
 
@@ -51,9 +44,6 @@ struct PlainFormatQ5_0 {
             out[i] = vorrq_s8(i == 0 ? low_nibbles(both) : high_nibbles(both), vreinterpretq_s8_u8(clear));
         }
     }
-    static MP_INLINE float add_last(float sum, float products, float d, float row_d, float) {
-        return __builtin_fmaf(products, d * row_d, sum);
-    }
 };
 
 struct PlainFormatQ8_0 {
@@ -64,66 +54,39 @@ struct PlainFormatQ8_0 {
         out[0] = load_bytes(block.qs);
         out[1] = load_bytes(block.qs + 16);
     }
-    static MP_INLINE float add_last(float sum, float products, float d, float row_d, float) {
-        return __builtin_fmaf(products, d * row_d, sum);
-    }
 };
 
+// Pairs of ggml's blocks. What ggml does with a last one alone is left to it: it is plain C, and GCC 12 for matrix
+// products compiles that of Q5_0 wrong.
 template <class Format, bool Fused> struct PlainBlocks {
     using Quantized = typename Format::Quantized;
     using Block = typename Format::Block;
-    static constexpr int quantized_per_block = 1;
-    static constexpr int block = 32;
+    static constexpr int quantized_per_block = 2;
+    static constexpr int block = 64;
     static constexpr int tile = 8;
     static constexpr int columns = 8;
 
-    // n x 32 activations, n scales; with a min, n sums.
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (Format::has_min ? 40 : 36); }
+    // Twice: n x 32 activations, n scales; with a min, n sums.
+    static constexpr size_t half_bytes(int n) { return static_cast<size_t>(n) * (Format::has_min ? 40 : 36); }
+    static size_t packed_block_bytes(int n) { return 2 * half_bytes(n); }
 
     static void pack_block(const Quantized * q, int row, int n, char * out) {
-        __builtin_memcpy(out + 32 * row, q->qs, 32);
-        float * scales = reinterpret_cast<float *>(out + 32 * n);
-        scales[row] = from_half(q->d);
-        if constexpr (Format::has_min) {
-            scales[n + row] = from_half(q->s);
+        for (int odd = 0; odd < 2; ++odd, ++q, out += half_bytes(n)) {
+            __builtin_memcpy(out + 32 * row, q->qs, 32);
+            float * scales = reinterpret_cast<float *>(out + 32 * n);
+            scales[row] = from_half(q->d);
+            if constexpr (Format::has_min) {
+                scales[n + row] = from_half(q->s);
+            }
         }
     }
 
     template <int N>
     static void multiply(const void * weights, int64_t n_blocks, int64_t column, int count, const char * packed,
                          float * y, size_t stride) {
-        const auto * blocks = static_cast<const Block *>(weights) + column * n_blocks;
-        for (int c = 0; c < count; ++c, blocks += n_blocks) {
+        const auto * blocks = static_cast<const Block *>(weights) + column * 2 * n_blocks;
+        for (int c = 0; c < count; ++c, blocks += 2 * n_blocks) {
             multiply_column<N>(blocks, n_blocks, packed, y + column + c, stride);
-        }
-    }
-
-    // The integer sums of a block with each row.
-    template <int N> static MP_INLINE void dot_block(const Block & x, const char * packed, int32x4_t * products) {
-        int8x16_t elements[2];
-        Format::elements(x, elements);
-        MP_UNROLL for (int r = 0; r < N; ++r) {
-            products[r] = vdotq_s32(vdupq_n_s32(0), elements[0], load_bytes(packed + 32 * r));
-            products[r] = vdotq_s32(products[r], elements[1], load_bytes(packed + 32 * r + 16));
-        }
-    }
-
-    // A block's min times a row's sum; scales: the rows'.
-    template <int N> static MP_INLINE float min_of(const Block & x, const float * scales, int row) {
-        if constexpr (Format::has_min) {
-            return from_half(x.m) * scales[N + row];
-        } else {
-            return 0.0f;
-        }
-    }
-
-    // min plus those of two blocks, whose products ggml's compiler fuses with each other.
-    template <int N>
-    static MP_INLINE float add_mins(float min, const Block * two, const float * const * scales, int row) {
-        if constexpr (Format::has_min) {
-            return min + __builtin_fmaf(from_half(two[0].m), scales[0][N + row], min_of<N>(two[1], scales[1], row));
-        } else {
-            return min;
         }
     }
 
@@ -136,41 +99,37 @@ template <class Format, bool Fused> struct PlainBlocks {
             sums[0][r] = sums[1][r] = vdupq_n_f32(0.0f);
             mins[r] = 0.0f;
         }
-        int32x4_t products[N];
-        const auto scales_in = [](const char * from) { return reinterpret_cast<const float *>(from + 32 * N); };
-        int64_t b = 0;
-        for (; b + 1 < n_blocks; b += 2) {
-            const float * const scales[2] = {scales_in(packed), scales_in(packed + packed_block_bytes(N))};
+        for (int64_t b = 0; b < n_blocks; ++b, blocks += 2, packed += 2 * half_bytes(N)) {
+            prefetch(blocks + 2 * n_blocks, 2 * sizeof *blocks);
             MP_UNROLL for (int odd = 0; odd < 2; ++odd) {
-                const Block & x = blocks[b + odd];
-                prefetch(&x + n_blocks, sizeof x);
-                dot_block<N>(x, packed, products);
-                packed += packed_block_bytes(N);
-                const float d = from_half(x.d);
+                add_block<N>(blocks[odd], packed + odd * half_bytes(N), sums[odd]);
+            }
+            if constexpr (Format::has_min) {
+                const auto * first = reinterpret_cast<const float *>(packed + 36 * N);
+                const auto * second = reinterpret_cast<const float *>(packed + 36 * N + half_bytes(N));
                 MP_UNROLL for (int r = 0; r < N; ++r) {
-                    const float32x4_t scale = vdupq_n_f32(d * scales[odd][r]);
-                    sums[odd][r] = multiply_add<Fused>(sums[odd][r], vcvtq_f32_s32(products[r]), scale);
+                    // Compilers fuse the two products with each other.
+                    const float min = from_half(blocks[1].m) * second[r];
+                    mins[r] += __builtin_fmaf(from_half(blocks[0].m), first[r], min);
                 }
             }
-            MP_UNROLL for (int r = 0; r < N; ++r) { mins[r] = add_mins<N>(mins[r], blocks + b, scales, r); }
         }
-        float out[N];
         MP_UNROLL for (int r = 0; r < N; ++r) {
-            out[r] = vaddvq_f32(sums[0][r]) + vaddvq_f32(sums[1][r]);
-            if constexpr (Format::has_min) {
-                out[r] += mins[r];
-            }
+            const float sum = vaddvq_f32(sums[0][r]) + vaddvq_f32(sums[1][r]);
+            y[static_cast<size_t>(r) * stride] = Format::has_min ? sum + mins[r] : sum;
         }
-        if (b < n_blocks) {
-            dot_block<N>(blocks[b], packed, products);
-            const float * scales = scales_in(packed);
-            MP_UNROLL for (int r = 0; r < N; ++r) {
-                const auto whole = static_cast<float>(vaddvq_s32(products[r]));
-                const float min = min_of<N>(blocks[b], scales, r);
-                out[r] = Format::add_last(out[r], whole, from_half(blocks[b].d), scales[r], min);
-            }
+    }
+
+    template <int N> static MP_INLINE void add_block(const Block & x, const char * packed, float32x4_t * sums) {
+        int8x16_t elements[2];
+        Format::elements(x, elements);
+        const float d = from_half(x.d);
+        const auto * scales = reinterpret_cast<const float *>(packed + 32 * N);
+        MP_UNROLL for (int r = 0; r < N; ++r) {
+            int32x4_t products = vdotq_s32(vdupq_n_s32(0), elements[0], load_bytes(packed + 32 * r));
+            products = vdotq_s32(products, elements[1], load_bytes(packed + 32 * r + 16));
+            sums[r] = multiply_add<Fused>(sums[r], vcvtq_f32_s32(products), vdupq_n_f32(d * scales[r]));
         }
-        MP_UNROLL for (int r = 0; r < N; ++r) { y[static_cast<size_t>(r) * stride] = out[r]; }
     }
 };
 

@@ -32,8 +32,10 @@ struct Case {
 };
 
 inline Case random_case(std::mt19937 & rng, Weights weights, const Kernel * kernel, const Order & order,
-                        int64_t n_blocks, int64_t n_columns, int n_rows) {
-    Case c{weights, kernel, order, format_of(weights, order), n_blocks, n_columns, n_rows, {}, {}};
+                        int64_t n_multiples, int64_t n_columns, int n_rows) {
+    const Format format = format_of(weights, order);
+    const int64_t n_blocks = n_multiples * (kernel->k_multiple / format.elements);
+    Case c{weights, kernel, order, format, n_blocks, n_columns, n_rows, {}, {}};
     const size_t blocks = static_cast<size_t>(n_columns) / c.format.columns * static_cast<size_t>(n_blocks);
     c.w.resize(blocks * c.format.block_bytes);
     for (size_t b = 0; b < blocks; ++b) {
@@ -59,7 +61,8 @@ inline Packed pack(std::mt19937 & rng, const Case & c) {
     Packed packed(c.kernel->packed_bytes(c.k(), c.n_rows));
     for (int r = 0; r < c.n_rows; ++r) {
         // In two ranges, as two threads would.
-        const int64_t middle = below(rng, static_cast<int32_t>(c.n_blocks) + 1);
+        const int64_t unit = c.kernel->k_multiple / c.format.elements;
+        const int64_t middle = below(rng, static_cast<int32_t>(c.n_blocks / unit) + 1) * unit;
         const int64_t ends[] = {0, middle, c.n_blocks};
         for (int i = 1; i >= 0; --i) {
             c.kernel->pack(c.row(r) + ends[i] * c.format.row_bytes, c.k(), ends[i] * c.format.elements,
@@ -135,7 +138,9 @@ inline void check_kernel(Weights weights, const Kernel * kernel, const Order & o
     constexpr uint32_t seed = 7;
     const Scope seeded("seed " + std::to_string(seed));
     std::mt19937 rng(seed);
-    CHECK_EQ(kernel->k_multiple, format_of(weights, order).elements);
+    const bool by_pairs = order.is_neon() && (weights == Weights::q4_0 || weights == Weights::q4_1 ||
+                                              weights == Weights::q5_0 || weights == Weights::q8_0);
+    CHECK_EQ(kernel->k_multiple, format_of(weights, order).elements * (by_pairs ? 2 : 1));
     CHECK_EQ(kernel->n_multiple, static_cast<int>(format_of(weights, order).columns));
     const auto columns = [&](int64_t n) { return n * kernel->n_multiple; };
     for (int n_rows = 1; n_rows <= 20; ++n_rows) {

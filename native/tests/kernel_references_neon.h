@@ -12,40 +12,31 @@ inline float sum_of(const std::array<float, 4> & x) { return (x[0] + x[1]) + (x[
 
 inline float plain_reference(Weights weights, const Format & format, bool fused, const char * w, const char * x,
                              int64_t n_blocks) {
+    const bool has_min = weights == Weights::q4_1;
     std::array<float, 4> sums[2] = {};
     float mins = 0.0f;
-    const auto all = [&] {
-        return weights == Weights::q4_1 ? sum_of(sums[0]) + sum_of(sums[1]) + mins : sum_of(sums[0]) + sum_of(sums[1]);
-    };
-    float m_before = 0.0f; // of two products of mins and sums, compilers fuse the first with the second
-    float s_before = 0.0f;
+    float ms[2] = {};
+    float s[2] = {};
     for (int64_t b = 0; b < n_blocks; ++b) {
         const Plain32 block = plain_block(weights, w + b * format.block_bytes);
         const char * row = x + b * format.row_bytes;
-        const bool has_min = weights == Weights::q4_1;
         const int8_t * qs = reinterpret_cast<const int8_t *>(row + (has_min ? 4 : 2));
-        const float d = from_half(read<uint16_t>(row));
-        const float s = has_min ? from_half(read<BlockQ8_1>(row).s) : 0.0f;
+        const float d = block.d * from_half(read<uint16_t>(row));
         std::array<int32_t, 4> lanes{};
         for (int i = 0; i < 32; ++i) {
             lanes[i % 16 / 4] += block.elements[i] * qs[i];
         }
-        if (b % 2 == 0 && b + 1 == n_blocks) {
-            const auto whole = static_cast<float>(lanes[0] + lanes[1] + lanes[2] + lanes[3]);
-            return weights == Weights::q4_0   ? std::fmaf(whole * block.d, d, all())
-                   : weights == Weights::q4_1 ? all() + std::fmaf(block.d * d, whole, block.m * s)
-                                              : std::fmaf(whole, block.d * d, all());
-        }
         for (int l = 0; l < 4; ++l) {
-            sums[b % 2][l] = add(fused, sums[b % 2][l], static_cast<float>(lanes[l]), block.d * d);
+            sums[b % 2][l] = add(fused, sums[b % 2][l], static_cast<float>(lanes[l]), d);
         }
-        if (b % 2 == 1) {
-            mins += std::fmaf(m_before, s_before, block.m * s);
+        if (has_min) {
+            ms[b % 2] = block.m;
+            s[b % 2] = from_half(read<BlockQ8_1>(row).s);
+            mins += b % 2 == 1 ? std::fmaf(ms[0], s[0], ms[1] * s[1]) : 0.0f;
         }
-        m_before = block.m;
-        s_before = s;
     }
-    return all();
+    const float sum = sum_of(sums[0]) + sum_of(sums[1]);
+    return has_min ? sum + mins : sum;
 }
 
 inline float q4k_reference(const char * w, const char * x, int64_t n_blocks) {
