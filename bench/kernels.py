@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--n-threads", type=int, default=2)
     parser.add_argument("--cells", type=int, default=40, help="tokens in the KV cache")
     parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--instructions", help="at most these: avx2, avx2-vnni, avx512-vnni")
+    parser.add_argument("--instructions", help="at most these: avx2, avx2-vnni, avx512-vnni; neon-dotprod, neon-i8mm")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.instructions:

@@ -126,7 +126,7 @@ def _prepare() -> Status:
 
 
 def _instructions() -> str:
-    return ffi.string(lib.mp_kernels_instructions()).decode()
+    return str(ffi.string(lib.mp_kernels_instructions()).decode())
 
 
 def _weights_of(kernel: kernel_check.KernelInfo) -> str:
