@@ -57,8 +57,8 @@ MP_API const char * mp_kernels_required_function(size_t index); /* NULL past the
 /* Takes the addresses of ggml functions, checks what the kernels rest on and puts them in the way of every CPU
  * backend of this process, for good; none is used before it is allowed. MP_ERROR_BINDING: they cannot get in. */
 MP_API int mp_kernels_attach(const char * const * names, void * const * addresses, size_t n);
-/* The instruction sets that kernels are chosen by: "avx512-vnni", "avx2-vnni", "avx2", "neon-i8mm", "neon-dotprod" or ""
- * (no kernels). On ARM, mp_kernels_attach may lower it to what ggml was built for. */
+/* The instruction sets that kernels are chosen by: "avx512-vnni", "avx2-vnni", "avx2", "neon-i8mm", "neon-dotprod" or
+ * "" (no kernels). On ARM, mp_kernels_attach may lower it to what ggml was built for. */
 MP_API const char * mp_kernels_instructions(void);
 /* Chooses as for a lesser processor, for tests; MP_ERROR_ARGUMENT for what this one lacks or nobody knows. */
 MP_API int mp_kernels_limit_instructions(const char * instructions);
