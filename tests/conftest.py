@@ -8,6 +8,7 @@ from pathlib import Path
 
 import llama_cpp
 import pytest
+from gguf import GGMLQuantizationType
 
 import tiny_models
 from maskprobe import MaskProbeLlama, embedded_model
@@ -19,6 +20,21 @@ FILE_TYPES = {
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
     "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "rare types": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+}
+# The tensors of a file that have a type of their own, by patterns of their names. Rows of ffn_down alone are whole
+# blocks of the K-quants.
+OVERRIDES = {
+    "rare types": {
+        r"blk\.[0-9]\.ffn_down": GGMLQuantizationType.Q5_K,
+        r"blk\.1[0-4]\.ffn_down": GGMLQuantizationType.IQ4_XS,
+        r"blk\.1[5-9]\.ffn_down": GGMLQuantizationType.Q3_K,
+        r"blk\.2[0-9]\.ffn_down": GGMLQuantizationType.Q2_K,
+        "ffn_gate": GGMLQuantizationType.MXFP4,
+        "ffn_up": GGMLQuantizationType.IQ4_NL,
+        "attn_q": GGMLQuantizationType.Q5_1,
+        "attn_output": GGMLQuantizationType.BF16,
+    },
 }
 
 QUESTIONS = {
@@ -62,6 +78,9 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
             params.ftype = FILE_TYPES[file_type]
             params.allow_requantize = True
             params.nthread = 1
+            overrides = [(pattern.encode(), type_) for pattern, type_ in OVERRIDES.get(file_type, {}).items()]
+            table = (llama_cpp.llama_model_tensor_override * (len(overrides) + 1))(*overrides)
+            params.tt_overrides = table if overrides else None
             source, out = str(embedded_model()).encode(), str(target).encode()
             assert llama_cpp.llama_model_quantize(source, out, params) == 0
         return target

@@ -281,7 +281,7 @@ def test_threads_change_nothing_in_long_contexts(file_type: str, model_path: Cal
 # --- answers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file_type", ["Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "F16"])
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "F16", "rare types"])
 def test_answers_are_plain_decodings(
     file_type: str, model_path: Callable[[str], Path], prompts: dict[str, str]
 ) -> None:
@@ -298,6 +298,18 @@ def test_answers_are_plain_decodings(
                 assert got.tokens == expected
     assert (n_used() > before) == HAS_KERNELS
     decoder.close()
+
+
+def test_types_that_few_files_have_are_multiplied(model_path: Callable[[str], Path]) -> None:
+    kernels = kernel_check.kernels()
+    before = [lib.mp_kernels_n_used(kernel.index) for kernel in kernels]
+    with MaskProbeLlama(model_path("rare types"), n_ctx=256, n_threads=1, speculation=Speculation(budget=12)) as llm:
+        llm.generate("Hello", max_tokens=8)
+    used = {kernel.name for kernel, n in zip(kernels, before, strict=True) if lib.mp_kernels_n_used(kernel.index) > n}
+    names = {kernel.name for kernel in kernels}
+    expected = {"q5_1", "q3_k", "q5_k", "iq4_nl repacked", "iq4_xs", "mxfp4 repacked", "bf16"}
+    expected |= {"q2_k repacked" if "q2_k repacked" in names else "q2_k"}
+    assert used >= expected & names
 
 
 def test_an_object_decides_for_itself(model_path: Callable[[str], Path]) -> None:

@@ -20,18 +20,18 @@ using namespace MP_KERNEL_SET;
         MP_KERNEL(RepackedQ4_0, q8_0, 8, 1),                                                                           \
         MP_KERNEL(PlainBlocks<FormatQ4_1>, q8_1, 1, 1),                                                                \
         MP_KERNEL(PlainBlocks<FormatQ5_0>, q8_0, 1, 1),                                                                \
-        MP_KERNEL(PlainBlocks<FormatQ5_1>, q8_1, 1, 1),                                                                \
+        MP_KERNEL(PlainBlocks<FormatQ5_1>, q8_1, 1, 2),                                                                \
         MP_KERNEL(PlainBlocks<FormatQ8_0>, q8_0, 1, 1),                                                                \
-        MP_KERNEL(PlainQ2K, q8_k, 1, 1),                                                                               \
+        MP_KERNEL(PlainQ2K, q8_k, 1, 3),                                                                               \
         MP_KERNEL(RepackedQ2K, q8_k, 8, 1),                                                                            \
-        MP_KERNEL(PlainQ3K, q8_k, 1, 1),                                                                               \
+        MP_KERNEL(PlainQ3K, q8_k, 1, 3),                                                                               \
         MP_KERNEL(PlainQ4K, q8_k, 1, 1),                                                                               \
         MP_KERNEL(RepackedQ4K, q8_k, 8, 1),                                                                            \
-        MP_KERNEL(PlainQ5K, q8_k, 1, 1),                                                                               \
+        MP_KERNEL(PlainQ5K, q8_k, 1, 2),                                                                               \
         MP_KERNEL(PlainQ6K, q8_k, 1, 1),                                                                               \
         MP_KERNEL(PlainBlocks<FormatIQ4NL>, q8_0, 1, 1),                                                               \
         MP_KERNEL(RepackedIQ4NL, q8_0, 8, 1),                                                                          \
-        MP_KERNEL(PlainIQ4XS, q8_k, 1, 1),                                                                             \
+        MP_KERNEL(PlainIQ4XS, q8_k, 1, 2),                                                                             \
         MP_KERNEL(PlainBlocks<FormatMXFP4>, q8_0, 1, 1),                                                               \
         MP_KERNEL(RepackedMXFP4, q8_0, 8, 1),                                                                          \
         MP_KERNEL(FloatRows<BFloatValues>, bf16, 1, 2),                                                                \
