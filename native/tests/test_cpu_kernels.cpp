@@ -1,244 +1,12 @@
 // The kernels' way into ggml, against a small ggml of the test's own: what keeps them out, which products are theirs,
 // that all else goes where it went before, and that whoever switches in the middle of a graph changes nothing in it.
-#include "../kernels/blocks.h"
-#include "check.h"
-#include "cpu_kernels.h"
-#include "error.h"
-#include "ggml_api.h"
-
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <condition_variable>
-#include <cstring>
-#include <map>
-#include <mutex>
-#include <thread>
-#include <type_traits>
-
-namespace mp::ggml {
-
-struct Device {};
-struct Registry {};
-
-struct Buffer {
-    BufferType * type;
-};
-
-struct Threadpool {
-    explicit Threadpool(int n) : n_threads(n) {}
-    int n_threads;
-    std::atomic<int> chunk{1000}; // what the operation before left there
-    std::mutex mutex;
-    std::condition_variable all_here;
-    int n_waiting = 0;
-    int generation = 0;
-};
-
-} // namespace mp::ggml
+#include "mock_ggml.h"
 
 using namespace mp;
 using namespace mp::test;
+using namespace mp::test::mock_ggml;
 
 namespace {
-
-constexpr int32_t mul_mat = 29;
-constexpr int32_t attention = 73;
-constexpr int32_t experts = 30;
-constexpr int32_t other_op = 5;
-constexpr float of_stock = -1.0f; // what the stock traits compute
-
-ggml::Device device;
-ggml::Device other_device;
-ggml::Registry registry;
-
-struct StockTraits final : ggml::TensorTraits {
-    bool work_size(int, const ggml::Tensor *, size_t & size) override {
-        size = 77;
-        return true;
-    }
-    bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
-        if (params->ith == 0) {
-            static_cast<float *>(op->data)[0] = of_stock;
-        }
-        return true;
-    }
-} stock_traits;
-
-struct StockContext final : ggml::ExtraBufferType {
-    int n_supports = 0;
-    bool supports_op(ggml::Device *, const ggml::Tensor *) override {
-        ++n_supports;
-        return true;
-    }
-    ggml::TensorTraits * get_tensor_traits(const ggml::Tensor *) override { return &stock_traits; }
-} stock_context;
-
-ggml::BufferType repack_type{{}, &device, &stock_context};
-ggml::BufferType host_type{{}, &device, nullptr};
-ggml::BufferType remote_type{{}, &device, nullptr};
-ggml::Buffer repack_buffer{&repack_type};
-ggml::Buffer host_buffer{&host_type};
-ggml::Buffer remote_buffer{&remote_type};
-
-// --- ggml's functions -------------------------------------------------------------------------------
-
-ggml::BufferType * extra_types[] = {&host_type, &repack_type, nullptr};
-ggml::Device * cpu_device = &device;
-bool has_list = true;
-size_t overhead = sizeof(ggml::Object) + sizeof(ggml::Tensor);
-const char * mul_mat_name = "MUL_MAT";
-
-ggml::BufferType ** get_extra_types(ggml::Device *) { return extra_types; }
-ggml::Device * dev_by_type(int32_t) { return cpu_device; }
-ggml::Registry * dev_registry(ggml::Device *) { return &registry; }
-void * get_proc_address(ggml::Registry *, const char * name) {
-    const bool known = has_list && std::strcmp(name, "ggml_backend_dev_get_extra_bufts") == 0;
-    return known ? reinterpret_cast<void *>(get_extra_types) : nullptr;
-}
-ggml::BufferType * buffer_type(ggml::Buffer * buffer) { return buffer->type; }
-const char * type_name(ggml::BufferType * type) { return type == &repack_type ? "CPU_REPACK" : "CPU"; }
-bool is_host(ggml::BufferType * type) { return type == &host_type; }
-size_t tensor_overhead() { return overhead; }
-const char * experts_name = "MUL_MAT_ID";
-const char * attention_name = "FLASH_ATTN_EXT";
-const char * op_name(int32_t op) {
-    return op == mul_mat ? mul_mat_name : op == experts ? experts_name : op == attention ? attention_name : "OTHER";
-}
-
-size_t row_size(int32_t type, int64_t k) {
-    const auto n = static_cast<size_t>(k);
-    switch (type) {
-    case ggml::f32: return 4 * n;
-    case ggml::f16: return 2 * n;
-    case ggml::q4_0: return n / 32 * 18;
-    case ggml::q4_1: return n / 32 * 20;
-    case ggml::q5_0: return n / 32 * 22;
-    case ggml::q5_1: return n / 32 * 24;
-    case ggml::q8_0: return n / 32 * 34;
-    case ggml::q8_1: return n / 32 * 36;
-    case ggml::q2_k: return n / 256 * 84;
-    case ggml::q3_k: return n / 256 * 110;
-    case ggml::q4_k: return n / 256 * 144;
-    case ggml::q5_k: return n / 256 * 176;
-    case ggml::q6_k: return n / 256 * 210;
-    case ggml::q8_k: return n / 256 * 292;
-    case ggml::iq4_nl: return n / 32 * 18;
-    case ggml::iq4_xs: return n / 256 * 136;
-    case ggml::bf16: return 2 * n;
-    case ggml::mxfp4: return n / 32 * 17;
-    default: return n;
-    }
-}
-
-// Quantizers of no merit: one scale, cut values.
-constexpr float scale = 0.125f;
-int quant(float x) { return static_cast<int>(x / scale) % 127; }
-
-// Of values that a half float holds.
-uint16_t to_half(float x) {
-    int exponent = 0;
-    const float size = std::frexp(std::fabs(x), &exponent);
-    const int bits = x == 0.0f ? 0 : (exponent + 14) << 10 | (static_cast<int>(size * 2048.0f) & 1023);
-    return static_cast<uint16_t>(bits | (x < 0.0f ? 0x8000 : 0));
-}
-
-void quantize_f16(const float * x, void * y, int64_t k) {
-    for (int64_t i = 0; i < k; ++i) {
-        static_cast<uint16_t *>(y)[i] = to_half(x[i]);
-    }
-}
-
-void quantize_bf16(const float * x, void * y, int64_t k) {
-    for (int64_t i = 0; i < k; ++i) {
-        std::memcpy(static_cast<uint16_t *>(y) + i, reinterpret_cast<const char *>(x + i) + 2, 2);
-    }
-}
-
-template <class Block> void quantize(const float * x, void * y, int64_t k) {
-    constexpr int n = static_cast<int>(sizeof Block::qs);
-    for (int64_t b = 0; b < k / n; ++b) {
-        Block block{};
-        int sums[16] = {};
-        for (int i = 0; i < n; ++i) {
-            block.qs[i] = static_cast<int8_t>(quant(x[n * b + i]));
-            sums[i / 16] += block.qs[i];
-        }
-        if constexpr (std::is_same_v<Block, kernels::BlockQ8K>) {
-            block.d = scale;
-            std::copy(std::begin(sums), std::end(sums), block.bsums);
-        } else {
-            block.d = to_half(scale);
-        }
-        if constexpr (std::is_same_v<Block, kernels::BlockQ8_1>) {
-            block.s = to_half(scale * static_cast<float>(sums[0] + sums[1]));
-        }
-        std::memcpy(static_cast<char *>(y) + b * static_cast<int64_t>(sizeof block), &block, sizeof block);
-    }
-}
-
-const ggml::TypeTraitsCpu * type_traits(int32_t type) {
-    static const std::map<int32_t, ggml::TypeTraitsCpu> traits = {
-        {ggml::f16, {quantize_f16, nullptr, ggml::f16, 1}},
-        {ggml::bf16, {quantize_bf16, nullptr, ggml::bf16, 1}},
-        {ggml::q8_0, {quantize<kernels::BlockQ8_0>, nullptr, ggml::q8_0, 1}},
-        {ggml::q8_1, {quantize<kernels::BlockQ8_1>, nullptr, ggml::q8_1, 1}},
-        {ggml::q8_k, {quantize<kernels::BlockQ8K>, nullptr, ggml::q8_k, 1}},
-    };
-    static const ggml::TypeTraitsCpu none{};
-    const auto found = traits.find(type);
-    return found == traits.end() ? &none : &found->second;
-}
-// As built for this processor, but for its instructions for BF16.
-int has_avx512() { return kernels::processor_has(kernels::Instructions::avx512_vnni) ? 1 : 0; }
-int n_bfloat_products = 0;
-int has_bfloat_products() { return n_bfloat_products; }
-int has_dotprod() { return kernels::processor_has(kernels::Instructions::neon_dotprod) ? 1 : 0; }
-int has_matmul_int8() { return kernels::processor_has(kernels::Instructions::neon_i8mm) ? 1 : 0; }
-void barrier(ggml::Threadpool * pool) {
-    std::unique_lock<std::mutex> lock(pool->mutex);
-    const int generation = pool->generation;
-    if (++pool->n_waiting == pool->n_threads) {
-        pool->n_waiting = 0;
-        ++pool->generation;
-        pool->all_here.notify_all();
-    } else {
-        pool->all_here.wait(lock, [&] { return pool->generation != generation; });
-    }
-}
-void chunk_set(ggml::Threadpool * pool, int value) { pool->chunk = value; }
-int chunk_add(ggml::Threadpool * pool, int value) { return pool->chunk.fetch_add(value); }
-
-std::map<std::string, void *> functions() {
-    const auto address = [](auto function) { return reinterpret_cast<void *>(function); };
-    return {{"ggml_backend_dev_by_type", address(dev_by_type)},
-            {"ggml_backend_dev_backend_reg", address(dev_registry)},
-            {"ggml_backend_reg_get_proc_address", address(get_proc_address)},
-            {"ggml_backend_buffer_get_type", address(buffer_type)},
-            {"ggml_backend_buft_name", address(type_name)},
-            {"ggml_backend_buft_is_host", address(is_host)},
-            {"ggml_tensor_overhead", address(tensor_overhead)},
-            {"ggml_op_name", address(op_name)},
-            {"ggml_row_size", address(row_size)},
-            {"ggml_get_type_traits_cpu", address(type_traits)},
-            {"ggml_cpu_has_avx512_bf16", address(has_bfloat_products)},
-            {"ggml_cpu_has_avx512", address(has_avx512)},
-            {"ggml_cpu_has_dotprod", address(has_dotprod)},
-            {"ggml_cpu_has_matmul_int8", address(has_matmul_int8)},
-            {"ggml_barrier", address(barrier)},
-            {"ggml_threadpool_chunk_set", address(chunk_set)},
-            {"ggml_threadpool_chunk_add", address(chunk_add)}};
-}
-
-void attach(const std::map<std::string, void *> & table) {
-    std::vector<const char *> names;
-    std::vector<void *> addresses;
-    for (const auto & [name, address] : table) {
-        names.push_back(name.c_str());
-        addresses.push_back(address);
-    }
-    cpu_kernels::attach(names.data(), addresses.data(), names.size());
-}
 
 // --- a product --------------------------------------------------------------------------------------
 
@@ -282,29 +50,14 @@ struct Product {
     }
 
     // As ggml_graph_plan: bytes of work memory.
-    size_t plan(int n_threads) {
-        size_t size = 0;
-        CHECK(repack_type.context.load()->get_tensor_traits(&op)->work_size(n_threads, &op, size));
-        return size;
-    }
+    size_t plan(int n_threads) { return mock_ggml::plan(op, n_threads); }
 
     // As the threads of a computation.
     void compute(int n_threads, size_t work_bytes, bool use_ref = false) {
-        std::vector<char> work(work_bytes);
-        ggml::Threadpool pool(n_threads);
         results.assign(results.size(), 0.0f);
-        std::vector<std::thread> threads;
-        for (int i = 0; i < n_threads; ++i) {
-            threads.emplace_back([&, i] {
-                ggml::ComputeParams params{i, n_threads, work.size(), work.data(), &pool, use_ref};
-                repack_type.context.load()->get_tensor_traits(&op)->compute_forward(&params, &op);
-            });
-        }
-        for (std::thread & thread : threads) {
-            thread.join();
-        }
+        const int n_barriers = mock_ggml::compute(op, n_threads, work_bytes, use_ref);
         // Nobody multiplies what others still pack.
-        CHECK_EQ(pool.generation > 0, is_done());
+        CHECK_EQ(n_barriers > 0, is_done());
     }
 
     bool is_done() const { return results[0] != of_stock; }
@@ -316,184 +69,18 @@ struct Product {
     }
 };
 
-kernels::Attend attention_kernel(int32_t type) {
-    const auto of = type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;
-    return kernels::find_attention(64, of, cpu_kernels::instructions(), has_avx512() != 0);
-}
-
-// Attention of rows of 4 heads over a cache of 2, in views as llama.cpp has them.
-struct Attention {
-    static constexpr int64_t size = 64;
-    static constexpr int64_t n_heads = 4;
-    static constexpr int64_t n_cached_heads = 2;
-    static constexpr int64_t n_keys = 40;
-    int64_t n_rows;
-    int32_t type;
-    std::vector<float> queries;
-    std::vector<char> keys;
-    std::vector<char> values;
-    std::vector<uint16_t> hidden;
-    std::vector<float> results;
-    std::vector<float> sinks;
-    float cap = 0.0f;
-    ggml::Tensor q{};
-    ggml::Tensor k{};
-    ggml::Tensor v{};
-    ggml::Tensor mask{};
-    ggml::Tensor sink{};
-    ggml::Tensor op{};
-
-    explicit Attention(int64_t rows, int32_t type_ = ggml::f16)
-        : n_rows(rows), type(type_), queries(static_cast<size_t>(rows * n_heads * size)),
-          hidden(static_cast<size_t>(rows * n_keys)), results(queries.size(), 0.0f) {
-        std::mt19937 rng(7);
-        const auto random = [&] { return static_cast<float>(below(rng, 64) - 32) / 16.0f; };
-        std::generate(queries.begin(), queries.end(), random);
-        for (std::vector<char> * cache : {&keys, &values}) {
-            std::vector<float> floats(static_cast<size_t>(n_keys * n_cached_heads * size));
-            std::generate(floats.begin(), floats.end(), random);
-            cache->resize(n_keys * n_cached_heads * head_bytes());
-            type_traits(type)->from_float(floats.data(), cache->data(), n_keys * n_cached_heads * size);
-        }
-        for (uint16_t & x : hidden) {
-            x = below(rng, 3) == 0 ? 0xfc00 : 0;
-        }
-        set(q, ggml::f32, {size, rows, n_heads, 1}, {4, n_heads * size * 4, size * 4}, queries.data());
-        const auto of_head = static_cast<int64_t>(head_bytes());
-        for (const auto & [tensor, cache] : {std::pair{&k, &keys}, std::pair{&v, &values}}) {
-            set(*tensor, type, {size, n_keys, n_cached_heads, 1},
-                {type == ggml::f16 ? 2 : 34, n_cached_heads * of_head, of_head}, cache->data());
-        }
-        set(mask, ggml::f16, {n_keys, rows, 1, 1}, {2, n_keys * 2, rows * n_keys * 2}, hidden.data());
-        set(op, ggml::f32, {size, n_heads, rows, 1}, {4, size * 4, n_heads * size * 4}, results.data());
-        op.op = attention;
-        op.src[0] = &q;
-        op.src[1] = &k;
-        op.src[2] = &v;
-        op.src[3] = &mask;
-        const float factor = 0.125f;
-        std::memcpy(op.op_params, &factor, sizeof factor);
-    }
-    Attention(const Attention &) = delete;
-
-    size_t head_bytes() const { return row_size(type, size); }
-
-    static void set(ggml::Tensor & t, int32_t type, std::initializer_list<int64_t> ne,
-                    std::initializer_list<int64_t> nb, void * data) {
-        t.type = type;
-        std::copy(ne.begin(), ne.end(), t.ne);
-        std::transform(nb.begin(), nb.end(), t.nb, [](int64_t bytes) { return static_cast<size_t>(bytes); });
-        t.data = data;
-        t.buffer = &host_buffer;
-    }
-
-    // Plans, and computes by so many threads; whether it was ours.
-    bool compute(int n_threads, bool use_ref = false) {
-        ggml::TensorTraits * traits = repack_type.context.load()->get_tensor_traits(&op);
-        size_t size_of_work = 0;
-        traits->work_size(n_threads, &op, size_of_work);
-        ggml::Threadpool pool(n_threads);
-        std::atomic<int> n_done{0};
-        std::vector<std::thread> threads;
-        for (int i = 0; i < n_threads; ++i) {
-            threads.emplace_back([&, i] {
-                ggml::ComputeParams params{i, n_threads, 0, nullptr, &pool, use_ref};
-                n_done += traits->compute_forward(&params, &op);
-            });
-        }
-        for (std::thread & thread : threads) {
-            thread.join();
-        }
-        CHECK_EQ(n_done, n_threads);
-        return results[0] != of_stock;
-    }
-
-    void cap_at(float value) {
-        cap = value;
-        std::memcpy(&op.op_params[2], &cap, sizeof cap);
-    }
-
-    void add_sinks() {
-        sinks = {0.5f, -1.0f, 4.0f, 9.0f};
-        set(sink, ggml::f32, {n_heads, 1, 1, 1}, {4, 4 * n_heads, 4 * n_heads}, sinks.data());
-        op.src[4] = &sink;
-    }
-
-    // One query at a time, straight from the kernel.
-    std::vector<float> direct() const {
-        std::vector<float> out(results.size());
-        const kernels::Attend attend = attention_kernel(type);
-        float shares[n_heads];
-        std::copy(sinks.begin(), sinks.end(), shares);
-        for (int64_t row = 0; row < n_rows; ++row) {
-            for (int64_t head = 0; head < n_heads; ++head) {
-                const int64_t at = (row * n_heads + head) * size;
-                const size_t cached = static_cast<size_t>(head / (n_heads / n_cached_heads)) * head_bytes();
-                char query[size * 2];
-                type_traits(type)->from_float(queries.data() + at, query, size);
-                const uint16_t * mask_of_row = hidden.data() + row * n_keys;
-                float * to = out.data() + at;
-                attend({{keys.data() + cached, k.nb[1], values.data() + cached, v.nb[1], n_keys},
-                        query,
-                        1,
-                        &mask_of_row,
-                        cap == 0.0f ? 0.125f : 0.125f / cap,
-                        cap,
-                        sinks.empty() ? nullptr : &shares[head],
-                        &to});
-            }
-        }
-        return out;
-    }
-};
-
-// What ggml turns rows into for weights.
-int32_t activations_for(int32_t type) {
-    const std::map<int32_t, int32_t> types = {
-        {ggml::q4_0, ggml::q8_0},  {ggml::q4_1, ggml::q8_1}, {ggml::q5_0, ggml::q8_0},   {ggml::q5_1, ggml::q8_1},
-        {ggml::q8_0, ggml::q8_0},  {ggml::q2_k, ggml::q8_k}, {ggml::q3_k, ggml::q8_k},   {ggml::q4_k, ggml::q8_k},
-        {ggml::q5_k, ggml::q8_k},  {ggml::q6_k, ggml::q8_k}, {ggml::iq4_nl, ggml::q8_0}, {ggml::iq4_xs, ggml::q8_k},
-        {ggml::mxfp4, ggml::q8_0}, {ggml::bf16, ggml::bf16}, {ggml::f16, ggml::f16},     {ggml::f32, ggml::f32}};
-    return types.at(type);
-}
-
 // What the kernel says when asked itself, row by row.
 std::vector<float> direct(const Product & product, const kernels::Kernel & kernel) {
-    const int64_t k = product.w.ne[0];
-    const int64_t n = product.w.ne[1];
     std::vector<float> out;
     for (int64_t r = 0; r < product.x.ne[1]; ++r) {
         const char * row =
             reinterpret_cast<const char *>(product.rows.data()) + static_cast<size_t>(r) * product.x.nb[1];
-        const int32_t type = activations_for(product.w.type);
-        std::vector<char> quantized(row_size(type, k));
-        if (type == ggml::f32) {
-            std::memcpy(quantized.data(), row, quantized.size());
-        } else {
-            type_traits(type)->from_float(reinterpret_cast<const float *>(row), quantized.data(), k);
-        }
-        std::vector<char> memory(kernel.packed_bytes(k, 1) + 64);
-        char * packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
-        kernel.pack(quantized.data(), k, 0, k, 0, 1, packed);
-        std::vector<float> y(static_cast<size_t>(n));
-        kernel.multiply(product.w.data, k, 0, n, packed, 1, y.data(), y.size());
+        const std::vector<float> y = direct_row(kernel, product.w.type, product.w.data, product.w.ne[0],
+                                                product.w.ne[1], reinterpret_cast<const float *>(row));
         out.insert(out.end(), y.begin(), y.end());
     }
     return out;
 }
-
-int entry_called(const char * name) {
-    for (size_t i = 0; cpu_kernels::entry(i) != nullptr; ++i) {
-        if (std::strcmp(cpu_kernels::entry(i)->name, name) == 0) {
-            return static_cast<int>(i);
-        }
-    }
-    return -1;
-}
-
-int entry_of(kernels::Weights weights) { return entry_called(kernels::name_of(weights)); }
-
-const bool has_kernels = kernels::processor_instructions() != kernels::Instructions::none;
 
 // --- tests, in this order: attaching is for good ----------------------------------------------------
 
@@ -607,71 +194,6 @@ void test_results() {
     }
 }
 
-void test_attention() {
-    for (const char * name : {"attention f16", "attention f16 capped", "attention q8_0", "attention q8_0 capped"}) {
-        const int index = entry_called(name);
-        CHECK_EQ(index >= 0, has_kernels);
-        const std::string kind = name;
-        for (const int64_t n_rows : {1, 2, 3, 8, 20}) {
-            for (const int n_threads : {1, 2, 3}) {
-                const Scope scope(kind + ", " + std::to_string(n_rows) + " rows, " + std::to_string(n_threads) +
-                                  " threads");
-                Attention one(n_rows, kind.find("q8_0") == std::string::npos ? ggml::f16 : ggml::q8_0);
-                if (kind.find("capped") != std::string::npos) {
-                    one.cap_at(4.0f);
-                }
-                if (n_rows % 2 == 1) {
-                    one.add_sinks();
-                }
-                const int64_t before = has_kernels ? cpu_kernels::n_used(static_cast<size_t>(index)) : 0;
-                CHECK_EQ(one.compute(n_threads), has_kernels);
-                if (has_kernels) {
-                    CHECK_EQ(cpu_kernels::n_used(static_cast<size_t>(index)), before + 1);
-                    const std::vector<float> expected = one.direct();
-                    CHECK_EQ(std::memcmp(one.results.data(), expected.data(), expected.size() * sizeof(float)), 0);
-                }
-            }
-        }
-    }
-    const auto with = [&](auto change) {
-        Attention one(3);
-        change(one);
-        return one.compute(1);
-    };
-    CHECK_EQ(with([](Attention &) {}), has_kernels);
-    CHECK_EQ(with([](Attention & a) { a.op.src[3] = nullptr; }), has_kernels);
-    const float number = 1.0f;
-    CHECK(!with([&](Attention & a) { std::memcpy(&a.op.op_params[1], &number, sizeof number); })); // ALiBi
-    CHECK(!with([](Attention & a) { a.op.src[4] = &a.mask; })); // sinks of half floats
-    CHECK(!with([](Attention & a) {
-        a.add_sinks();
-        a.sink.buffer = &remote_buffer;
-    }));
-    CHECK(!with([](Attention & a) { a.k.type = ggml::q8_0; }));
-    CHECK(!with([](Attention & a) { a.k.type = a.v.type = ggml::q4_0; }));
-    CHECK(!with([](Attention & a) { a.v.type = ggml::f32; }));
-    CHECK(!with([](Attention & a) { a.q.type = ggml::f16; }));
-    CHECK(!with([](Attention & a) { a.mask.type = ggml::f32; }));
-    CHECK(!with([](Attention & a) { a.q.ne[0] = a.k.ne[0] = a.v.ne[0] = 48; }));
-    CHECK(!with([](Attention & a) { a.v.ne[0] = 32; }));
-    CHECK(!with([](Attention & a) { a.q.ne[1] = cpu_kernels::most_rows + 1; }));
-    CHECK(!with([](Attention & a) { a.q.ne[3] = 2; }));
-    CHECK(!with([](Attention & a) { a.k.ne[3] = 2; }));
-    CHECK(!with([](Attention & a) { a.q.ne[2] = 3; }));
-    CHECK(!with([](Attention & a) { a.k.buffer = &remote_buffer; }));
-    CHECK(!with([](Attention & a) { a.v.buffer = nullptr; }));
-    CHECK(!with([](Attention & a) { a.q.nb[0] = 8; }));
-    Attention one(3);
-    CHECK(!one.compute(1, true)); // the reference is ggml's
-    {
-        const cpu_kernels::Use alone(cpu_kernels::as_prompt);
-        CHECK_EQ(one.compute(2), has_kernels);
-        CHECK(!Product(ggml::f32, 128, 16, 4, &host_buffer).is_ours());
-    }
-    const cpu_kernels::Use none(0);
-    CHECK(!one.compute(2));
-}
-
 void test_what_is_not_ours() {
     const auto plain = [] { return Product(ggml::f32, 128, 16, 4, &host_buffer); };
     CHECK(plain().is_ours());
@@ -713,6 +235,40 @@ void test_what_is_not_ours() {
     Product base(ggml::f32, 128, 32, 4, &host_buffer);
     view.w.view_src = &base.w;
     CHECK(view.is_ours());
+}
+
+// Prompts: more rows, or any number where a thread's passes are a prompt's, for the kernels that are for them.
+void test_prompts() {
+    const int f32 = entry_of(kernels::Weights::f32);
+    const int q4_0 = entry_of(kernels::Weights::q4_0);
+    const auto product = [](int32_t type, int n_rows) {
+        Product one(type, 128, 200, n_rows, &host_buffer, 1);
+        one.compute(2, one.plan(2));
+        return one;
+    };
+    cpu_kernels::allow(~0u, 1u << f32);
+    for (const int n_rows : {cpu_kernels::most_rows + 1, 150, 512}) {
+        const Scope scope(std::to_string(n_rows) + " rows");
+        CHECK(!product(ggml::q4_0, n_rows).is_done());
+        const Product one = product(ggml::f32, n_rows);
+        CHECK(one.is_done());
+        const std::vector<float> expected = direct(one, *cpu_kernels::entry(static_cast<size_t>(f32))->kernel);
+        size_t n_wrong = 0;
+        for (int r = 0; r < n_rows; ++r) {
+            n_wrong += std::memcmp(one.results.data() + r * 201, expected.data() + r * 200, 800) == 0 ? 0 : 1;
+            n_wrong += one.results[static_cast<size_t>(r) * 201 + 200] != 0.0f ? 1 : 0;
+        }
+        CHECK_EQ(n_wrong, size_t{0});
+    }
+    {
+        const cpu_kernels::Use prompt(cpu_kernels::as_prompt);
+        CHECK(product(ggml::f32, 4).is_done());
+        CHECK(!product(ggml::q4_0, 4).is_done());
+    }
+    cpu_kernels::allow(1u << q4_0, ~0u); // for prompts only what may be used at all
+    CHECK(!product(ggml::f32, 100).is_done());
+    CHECK(product(ggml::q4_0, 100).is_done());
+    cpu_kernels::allow(~0u, 0);
 }
 
 // What is decided when a graph is planned holds for its computation.
@@ -824,8 +380,8 @@ int main() {
     cpu_kernels::allow(~0u, 0);
     if (has_kernels) {
         run("results", test_results);
-        run("attention", test_attention);
         run("what_is_not_ours", test_what_is_not_ours);
+        run("prompts", test_prompts);
         run("variants", test_variants);
         run("switching", test_switching);
     }
