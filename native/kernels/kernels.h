@@ -58,6 +58,9 @@ struct Kernel {
     // y[row * stride + column] for columns [first, last) of the weights. Different ranges may run at the same time.
     void (*multiply)(const void * weights, int64_t k, int64_t first, int64_t last, const void * packed, int n_rows,
                      float * y, size_t stride);
+    // The same in the order of ggml's kernel for whole batches of four rows; nullptr where that is its order for one.
+    void (*multiply_batches)(const void * weights, int64_t k, int64_t first, int64_t last, const void * packed,
+                             int n_rows, float * y, size_t stride);
 };
 
 // What the keys and values of a cache are made of.

@@ -7,7 +7,8 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-struct RepackedQ4K {
+// InQuarters: floats take up sums of 64 elements, as in ggml_gemm_q4_K_8x8_q8_K, not of the block.
+template <bool InQuarters> struct RepackedQ4K {
     using Quantized = BlockQ8K;
     static constexpr int quantized_per_block = 1;
     static constexpr int block = 256;
@@ -47,8 +48,12 @@ struct RepackedQ4K {
                 scale_bytes[e] = Group::bytes(scales[0], scales[1]);
                 min_bytes[e] = Group::bytes(lows[0], lows[1]);
             }
+            const Group::Floats d = Group::halves(a[i].d, b[i].d);
+            const Group::Floats dmin = Group::halves(a[i].dmin, b[i].dmin);
+            const float * row_d = reinterpret_cast<const float *>(packed + 272 * N);
             Group::Ints totals[N];
-            MP_UNROLL for (int r = 0; r < N; ++r) { totals[r] = Group::zero(); }
+            Group::Ints offsets[N];
+            MP_UNROLL for (int r = 0; r < N; ++r) { totals[r] = offsets[r] = Group::zero(); }
             for (int quarter = 0; quarter < 4; ++quarter) {
                 prefetch(next + static_cast<size_t>(4 * i + quarter) * step, step);
                 Group::Ints both[8];
@@ -65,23 +70,20 @@ struct RepackedQ4K {
                         totals[r] = Group::add(totals[r], Group::scale(dot32(Group::zero(), elements, row), scales));
                     }
                 }
-            }
-            const Group::Floats d = Group::halves(a[i].d, b[i].d);
-            const Group::Floats dmin = Group::halves(a[i].dmin, b[i].dmin);
-            Group::Ints pairs[4];
-            MP_UNROLL for (int e = 0; e < 4; ++e) {
-                pairs[e] = Group::pairs_of(min_bytes[2 * e], min_bytes[2 * e + 1]);
-            }
-            const float * row_d = reinterpret_cast<const float *>(packed + 272 * N);
-            MP_UNROLL for (int r = 0; r < N; ++r) {
-                Group::Ints offset = Group::zero();
-                MP_UNROLL for (int e = 0; e < 4; ++e) {
-                    offset =
-                        Group::multiply_pairs(offset, pairs[e], Group::four_bytes(packed + 256 * N + 16 * r + 4 * e));
+                const Group::Ints lows = Group::pairs_of(min_bytes[2 * quarter], min_bytes[2 * quarter + 1]);
+                MP_UNROLL for (int r = 0; r < N; ++r) {
+                    offsets[r] = Group::multiply_pairs(offsets[r], lows,
+                                                       Group::four_bytes(packed + 256 * N + 16 * r + 4 * quarter));
                 }
-                const Group::Floats scale = Group::set1(row_d[r]);
-                sums[r] = Group::multiply_add(Group::to_floats(totals[r]), Group::multiply(d, scale), sums[r]);
-                mins[r] = Group::multiply_add(Group::to_floats(offset), Group::multiply(dmin, scale), mins[r]);
+                if (!InQuarters && quarter < 3) {
+                    continue;
+                }
+                MP_UNROLL for (int r = 0; r < N; ++r) {
+                    const Group::Floats scale = Group::set1(row_d[r]);
+                    sums[r] = Group::multiply_add(Group::to_floats(totals[r]), Group::multiply(d, scale), sums[r]);
+                    mins[r] = Group::multiply_add(Group::to_floats(offsets[r]), Group::multiply(dmin, scale), mins[r]);
+                    totals[r] = offsets[r] = Group::zero();
+                }
             }
         }
         MP_UNROLL for (int r = 0; r < N; ++r) {

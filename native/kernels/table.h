@@ -27,7 +27,7 @@ using namespace MP_KERNEL_SET;
         MP_KERNEL(RepackedQ2K, q8_k, 8, 1),                                                                            \
         MP_KERNEL(PlainQ3K, q8_k, 1, 3),                                                                               \
         MP_KERNEL(PlainQ4K, q8_k, 1, 1),                                                                               \
-        MP_KERNEL(RepackedQ4K, q8_k, 8, 1),                                                                            \
+        Tiled<RepackedQ4K<false>>::kernel_and<RepackedQ4K<true>>(Activations::q8_k, 8, 1),                             \
         MP_KERNEL(PlainQ5K, q8_k, 1, 2),                                                                               \
         MP_KERNEL(PlainQ6K, q8_k, 1, 1),                                                                               \
         Kernel{},                                                                                                      \

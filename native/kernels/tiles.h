@@ -80,7 +80,16 @@ template <class Family> struct Tiled {
     }
 
     static constexpr Kernel kernel(Activations activations, int n_multiple, int fewest_rows) {
-        return {activations, Family::block, n_multiple, Family::columns, fewest_rows, packed_bytes, pack, multiply};
+        return {activations,  Family::block, n_multiple, Family::columns, fewest_rows,
+                packed_bytes, pack,          multiply,   nullptr};
+    }
+
+    // Batches: the family for the same weights, packed alike, in the order for batches.
+    template <class Batches>
+    static constexpr Kernel kernel_and(Activations activations, int n_multiple, int fewest_rows) {
+        Kernel both = kernel(activations, n_multiple, fewest_rows);
+        both.multiply_batches = Tiled<Batches>::multiply;
+        return both;
     }
 };
 

@@ -58,7 +58,8 @@ State & state() {
 }
 
 // Attention in the list of kernels: what it has in place of a kernel for weights.
-constexpr kernels::Kernel attention_kernel = {kernels::Activations::f16, 64, 1, 1, 1, nullptr, nullptr, nullptr};
+constexpr kernels::Kernel attention_kernel = {
+    kernels::Activations::f16, 64, 1, 1, 1, nullptr, nullptr, nullptr, nullptr};
 constexpr Entry known_attentions[n_attentions] = {
     {"attention f16", &attention_kernel, ggml::f16, false, true, false},
     {"attention f16 capped", &attention_kernel, ggml::f16, false, true, true},
@@ -96,9 +97,15 @@ void list_entries(State & s) {
 
 // --- what is ours -----------------------------------------------------------------------------------
 
-// In the last of the parameters, which none of the operations has.
+// In the last of the parameters, which none of the operations has: who computes it, and whether as a prompt's.
 constexpr int mark_at = 15;
 constexpr int32_t mark_base = 0x6d700000;
+constexpr int32_t prompt_bit = 0x100;
+
+struct Claim {
+    int index = -1; // of the entry; -1: it is not ours
+    bool as_prompt = false;
+};
 
 bool is_known(const State & s, int32_t op) { return op == s.op_product || op == s.op_experts || op == s.op_attention; }
 
@@ -108,40 +115,45 @@ int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
                                    : attention::entry_for(s, op);
 }
 
-int claim(const State & s, const ggml::Tensor & op) {
+Claim claim(const State & s, const ggml::Tensor & op) {
     const uint32_t allowed = s.allowed.load(std::memory_order_relaxed);
     const bool by_default = s.use_by_default.load(std::memory_order_relaxed);
     if (allowed == 0 || !(use_on_this_thread < 0 ? by_default : use_on_this_thread > 0)) {
-        return -1;
+        return {};
     }
     const int index = entry_for(s, op, allowed);
     if (index < 0 || (allowed >> index & 1u) == 0) {
-        return -1;
+        return {};
     }
     const bool is_prompt = use_on_this_thread == as_prompt || (op.op == s.op_product && op.src[1]->ne[1] > most_rows);
-    const bool may = op.op == s.op_attention || !is_prompt || (s.for_prompts.load() >> index & 1u) != 0;
-    return may ? index : -1;
+    if (op.op == s.op_attention || !is_prompt) {
+        return {index, false};
+    }
+    return (s.for_prompts.load() >> index & 1u) != 0 ? Claim{index, true} : Claim{};
 }
 
-int claim_and_mark(const State & s, const ggml::Tensor * op) {
-    const int index = claim(s, *op);
-    const_cast<ggml::Tensor *>(op)->op_params[mark_at] = index < 0 ? 0 : mark_base + 1 + index;
-    return index;
+Claim claim_and_mark(const State & s, const ggml::Tensor * op) {
+    const Claim found = claim(s, *op);
+    const_cast<ggml::Tensor *>(op)->op_params[mark_at] =
+        found.index < 0 ? 0 : mark_base + 1 + found.index + (found.as_prompt ? prompt_bit : 0);
+    return found;
 }
 
-int marked(const State & s, const ggml::Tensor & op) {
-    const int32_t index = op.op_params[mark_at] - mark_base - 1;
-    return index >= 0 && index < static_cast<int32_t>(s.n_entries) ? index : -1;
+Claim marked(const State & s, const ggml::Tensor & op) {
+    const int32_t mark = op.op_params[mark_at] - mark_base - 1;
+    const int32_t index = mark & ~prompt_bit;
+    return index >= 0 && index < static_cast<int32_t>(s.n_entries) ? Claim{index, (mark & prompt_bit) != 0} : Claim{};
 }
 
 // Claims while a graph is planned, and computes what was claimed; all else is left to the context that was there.
 struct Operations final : ggml::TensorTraits {
     bool work_size(int n_threads, const ggml::Tensor * op, size_t & size) override {
         const State & s = state();
-        const int index = claim_and_mark(s, op);
-        if (index >= 0 && op->op != s.op_attention) { // which makes do with ggml's own work memory
-            const auto work_bytes = op->op == s.op_product ? product::work_bytes : experts::work_bytes;
-            size = work_bytes(s, *s.entries[index].kernel, *op, n_threads);
+        const Claim found = claim_and_mark(s, op);
+        if (found.index >= 0 && op->op != s.op_attention) { // which makes do with ggml's own work memory
+            const kernels::Kernel & kernel = *s.entries[found.index].kernel;
+            size = op->op == s.op_product ? product::work_bytes(s, kernel, *op, n_threads, found.as_prompt)
+                                          : experts::work_bytes(s, kernel, *op, n_threads);
             return true;
         }
         ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
@@ -150,19 +162,21 @@ struct Operations final : ggml::TensorTraits {
 
     bool compute_forward(ggml::ComputeParams * params, ggml::Tensor * op) override {
         State & s = state();
-        const int index = marked(s, *op);
-        if (index < 0 || params->use_ref) {
+        const Claim found = marked(s, *op);
+        if (found.index < 0 || params->use_ref) {
             ggml::TensorTraits * stock = s.stock->get_tensor_traits(op);
             return stock != nullptr && stock->compute_forward(params, op);
         }
-        if (op->op == s.op_attention) {
-            attention::compute(s, *params, *op);
+        const kernels::Kernel & kernel = *s.entries[found.index].kernel;
+        if (op->op == s.op_product) {
+            product::compute(s, kernel, *params, *op, found.as_prompt);
+        } else if (op->op == s.op_experts) {
+            experts::compute(s, kernel, *params, *op);
         } else {
-            const auto compute = op->op == s.op_product ? product::compute : experts::compute;
-            compute(s, *s.entries[index].kernel, *params, *op);
+            attention::compute(s, *params, *op);
         }
         if (params->ith == 0) {
-            s.n_used[index].fetch_add(1, std::memory_order_relaxed);
+            s.n_used[found.index].fetch_add(1, std::memory_order_relaxed);
         }
         return true;
     }

@@ -32,8 +32,10 @@ struct State {
 // how.
 namespace product {
 int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed);
-size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads);
-void compute(const State & s, const kernels::Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op);
+size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads,
+                  bool as_prompt);
+void compute(const State & s, const kernels::Kernel & kernel, const ggml::ComputeParams & params, ggml::Tensor & op,
+             bool as_prompt);
 } // namespace product
 
 namespace experts {
