@@ -5,6 +5,7 @@ run; "same bits" compares the logits with those of llama.cpp's own one-row passe
 
     python bench/kernels.py Q4_0 Q4_1 Q8_0 F16          # the embedded model in these types
     python bench/kernels.py 8B:Q4_0 1.7B:Q4_K_M         # random weights of these sizes, see bench/sizes.py
+    python bench/kernels.py --products                  # one matrix in every type, one thread
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from rich.table import Table
 
 import models
 import sizes
-from maskprobe import cpu_kernels
+from maskprobe import cpu_kernels, kernel_check
 from maskprobe.binding import check, lib, llama_cpp
+from maskprobe.ggml import Product
 from maskprobe.logs import captured_log
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
@@ -154,9 +156,34 @@ def show(console: Console, title: str, result: dict[int, dict[str, object]]) -> 
     console.print(table)
 
 
+def products(console: Console) -> None:
+    """Our time over llama.cpp's for one matrix, by kernel and rows; a dash where llama.cpp's own is taken."""
+    rows, size = (1, 2, 4, 8, 16, 128), 2048
+    rng = np.random.default_rng(0)
+    table = Table("kernel", *map(str, rows))
+    check(lib.mp_kernels_allow(2**32 - 1, 2**32 - 1))
+    for kernel in (one for one in kernel_check.kernels() if not one.name.startswith("attention")):
+        product = Product(kernel.type, rng.standard_normal((size, size)).astype(np.float32), repacked=kernel.repacked)
+        cells = []
+        for n in rows:
+            x = rng.standard_normal((n, size)).astype(np.float32)
+            taken: tuple[list[float], list[float]] = ([], [])
+            for turn in range(2 * (40 if n < 16 else 8)):
+                check(lib.mp_kernels_set_thread(turn % 2))
+                began = time.perf_counter()
+                product.compute(x)
+                taken[turn % 2].append(time.perf_counter() - began)
+            cells.append("-" if n < kernel.fewest_rows else f"{min(taken[1]) / min(taken[0]):.2f}")
+        product.close()
+        table.add_row(kernel.name, *cells)
+    check(lib.mp_kernels_set_thread(-1))
+    console.print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+")
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--products", action="store_true", help="single products in every type")
     parser.add_argument("--n-threads", type=int, default=2)
     parser.add_argument("--cells", type=int, default=40, help="tokens in the KV cache")
     parser.add_argument("--turns", type=int, default=8)
@@ -168,6 +195,8 @@ def main() -> None:
     status = cpu_kernels.prepare()
     console = Console(width=120)
     console.print(f"{status.instructions}: {', '.join(status.kernels)} {status.reason or ''}", highlight=False)
+    if args.products:
+        products(console)
     results = {}
     for name in args.models:
         with model_file(name) as path:
