@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ HAS_KERNELS = bool(cpu_kernels.status().instructions)
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], cpu_kernels.Status]]:
     """Finds out anew, with an empty cache, who may use kernels; afterwards all is as before."""
     monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path))
-    allowed = lib.mp_kernels_allowed()
+    before = cpu_kernels.status()
     monkeypatch.setattr(cpu_kernels, "_prepared", None)
 
     def find_out() -> cpu_kernels.Status:
@@ -45,7 +45,11 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
         return cpu_kernels.prepare()
 
     yield find_out
-    lib.mp_kernels_allow(allowed)
+    lib.mp_kernels_allow(bits(before.kernels), bits(before.for_prompts))
+
+
+def bits(names: Iterable[str]) -> int:
+    return sum(1 << kernel.index for kernel in kernel_check.kernels() if kernel.name in set(names))
 
 
 def answered(output: str, code: int = 0, errors: str = "") -> Callable[..., Any]:
@@ -125,7 +129,9 @@ def test_a_processor_without_instructions_says_so() -> None:
 
 def test_the_check_finds_nothing_wrong() -> None:
     done = subprocess.run([sys.executable, "-m", "maskprobe.kernel_check"], capture_output=True, text=True, check=True)
-    verdict = json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    verdict = found["differences"]
+    assert set(found["for_prompts"]) <= set(verdict)
     right = {name for name, why in verdict.items() if why is None}
     assert right == set(cpu_kernels.status().kernels) or not HAS_KERNELS
     assert {name.removesuffix(" fused") for name in right} == {name.removesuffix(" fused") for name in verdict}
@@ -167,8 +173,9 @@ def test_the_verdict_is_kept(anew: Any, monkeypatch: pytest.MonkeyPatch) -> None
         (answered("", 1, "Traceback\nBoom"), "the check of the kernels failed with code 1 and said: Boom"),
         (answered("nonsense"), "the check of the kernels said nothing that can be read: 'nonsense'"),
         (answered("[1]"), "the check of the kernels said nothing that can be read: '[1]'"),
+        (answered("{}"), "the check of the kernels said nothing that can be read: '{}'"),
     ],
-    ids=["crash", "failure", "nonsense", "a list"],
+    ids=["crash", "failure", "nonsense", "a list", "another check"],
 )
 def test_a_check_that_fails_keeps_llama_cpps_own(
     anew: Any, monkeypatch: pytest.MonkeyPatch, run: Any, reason: str
@@ -205,7 +212,7 @@ def test_what_says_nothing_of_the_kernels_is_tried_again(
 
 
 def test_a_check_that_leaves_kernels_out_leaves_them_unused(anew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", answered("{}"))
+    monkeypatch.setattr(subprocess, "run", answered(json.dumps({"differences": {}, "for_prompts": []})))
     status = anew()
     assert not status.active
     assert status.refused == {kernel.name: "it was not checked" for kernel in kernel_check.kernels()}
@@ -261,6 +268,7 @@ def test_a_kernel_that_differs_is_refused_alone(
     monkeypatch.setattr(subprocess, "run", answered(all_well(q8_0="4 rows differ")))
     status = anew()
     assert status.refused == ({"q8_0": "4 rows differ"} if HAS_KERNELS else {})
+    assert status.for_prompts == (("q4_1",) if HAS_KERNELS else ())
     assert str(status.reason).startswith(reason_here("not for q8_0: 4 rows differ"))
     assert set(status.kernels) == {kernel.name for kernel in kernel_check.kernels()} - {"q8_0"}
 
@@ -296,6 +304,31 @@ def test_threads_change_nothing_in_long_contexts(file_type: str, model_path: Cal
         assert outs == [expected, expected]
     else:
         assert all(len(out) == 24 for out in outs)
+
+
+# --- prompts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q4_1"])
+def test_a_prompt_leaves_what_llama_cpp_leaves(file_type: str, model_path: Callable[[str], Path], anew: Any) -> None:
+    """Bit for bit, in batches that leave some rows over; in the cache, so also behind it."""
+    kernels = {"Q4_0": "q4_0 repacked", "Q4_1": "q4_1"}
+    llm = llama_cpp.Llama(str(model_path(file_type)), n_ctx=512, n_threads=1, flash_attn=True, verbose=False)
+    ids = llm.tokenize(" ".join(str(i * i) for i in range(80)).encode())[:203]
+    assert len(ids) == 203
+    lib.mp_kernels_allow(bits(cpu_kernels.status().kernels), bits([kernels[file_type]]))
+    found = []
+    for use in (0, 1):
+        before = n_used()
+        lib.mp_kernels_set_thread(use)
+        llm.reset()
+        llm.eval(ids)
+        lib.mp_kernels_set_thread(0)
+        llm.eval([ids[0]])
+        found.append((n_used() > before, np.ctypeslib.as_array(llm._ctx.get_logits(), (llm.n_vocab(),)).tobytes()))
+    lib.mp_kernels_set_thread(-1)
+    assert found == [(False, found[0][1]), (HAS_KERNELS, found[0][1])]
+    llm.close()
 
 
 # --- answers ------------------------------------------------------------------------------------------
