@@ -5,6 +5,7 @@ run; "same bits" compares the logits with those of llama.cpp's own one-row passe
 
     python bench/kernels.py Q4_0 Q4_1 Q8_0 F16          # the embedded model in these types
     python bench/kernels.py 8B:Q4_0 1.7B:Q4_K_M         # random weights of these sizes, see bench/sizes.py
+    python bench/kernels.py --prompts 1000 Q4_0         # prompts of so many tokens, in batches of 512
     python bench/kernels.py --products                  # one matrix in every type, one thread
 """
 
@@ -36,31 +37,32 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 class Context:
     """A model and passes of it behind so many tokens in its KV cache."""
 
-    def __init__(self, path: Path, n_threads: int, n_past: int) -> None:
+    def __init__(self, path: Path, n_threads: int, n_past: int, n_batch: int = 64) -> None:
         self.n_threads, self.n_past = n_threads, n_past
         with captured_log(verbose=False):
             self.model = llama_cpp.llama_model_load_from_file(
                 str(path).encode(), llama_cpp.llama_model_default_params()
             )
             params = llama_cpp.llama_context_default_params()
-            params.n_ctx, params.n_batch, params.n_ubatch = n_past + 2 * max(ROWS), 64, 64
+            params.n_ctx, params.n_batch, params.n_ubatch = n_past + 2 * max(ROWS), n_batch, n_batch
             params.n_threads = params.n_threads_batch = n_threads
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
             self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         self.memory = llama_cpp.llama_get_memory(self.ctx)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.batch = llama_cpp.llama_batch_init(64, 0, 1)
+        self.batch = llama_cpp.llama_batch_init(n_batch, 0, 1)
         rng = np.random.default_rng(0)
         self.tokens = rng.integers(0, min(self.n_vocab, 30000), n_past + max(ROWS))
-        for start in range(0, n_past, 64):
-            self.decode(start, min(64, n_past - start))
+        for start in range(0, n_past, n_batch):
+            self.decode(start, min(n_batch, n_past - start), last_logits_only=True)
 
-    def decode(self, start: int, n: int) -> float:
+    def decode(self, start: int, n: int, *, last_logits_only: bool = False) -> float:
         """Milliseconds of a pass of n rows at the given position."""
         self.batch.n_tokens = n
         for i in range(n):
             self.batch.token[i], self.batch.pos[i] = int(self.tokens[start + i]), start + i
-            self.batch.n_seq_id[i], self.batch.seq_id[i][0], self.batch.logits[i] = 1, 0, 1
+            self.batch.n_seq_id[i], self.batch.seq_id[i][0] = 1, 0
+            self.batch.logits[i] = int(not last_logits_only or i == n - 1)
         began = time.perf_counter()
         code = llama_cpp.llama_decode(self.ctx, self.batch)
         llama_cpp.llama_synchronize(self.ctx)
@@ -156,6 +158,22 @@ def show(console: Console, title: str, result: dict[int, dict[str, object]]) -> 
     console.print(table)
 
 
+def prompts(path: Path, n_threads: int, n_tokens: int) -> tuple[float, float]:
+    """Milliseconds a token of a prompt, stock and kernels."""
+    context = Context(path, n_threads, n_tokens, n_batch=512)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(8):
+        check(lib.mp_kernels_set_thread(turn % 2))
+        llama_cpp.llama_memory_clear(context.memory, True)
+        starts = range(0, n_tokens, 512)
+        passes = [context.decode(start, min(512, n_tokens - start), last_logits_only=True) for start in starts]
+        if turn > 1:  # the first of each are warm-up
+            taken[turn % 2].append(sum(passes) / n_tokens)
+    check(lib.mp_kernels_set_thread(-1))
+    context.close()
+    return median(taken[0]), median(taken[1])
+
+
 def products(console: Console) -> None:
     """Our time over llama.cpp's for one matrix, by kernel and rows; a dash where llama.cpp's own is taken."""
     rows, size = (1, 2, 4, 8, 16, 128), 2048
@@ -183,6 +201,7 @@ def products(console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
+    parser.add_argument("--prompts", type=int, metavar="TOKENS", help="prompts instead of passes of a few rows")
     parser.add_argument("--products", action="store_true", help="single products in every type")
     parser.add_argument("--n-threads", type=int, default=2)
     parser.add_argument("--cells", type=int, default=40, help="tokens in the KV cache")
@@ -200,6 +219,10 @@ def main() -> None:
     results = {}
     for name in args.models:
         with model_file(name) as path:
+            if args.prompts:
+                stock, ours = prompts(path, args.n_threads, args.prompts)
+                console.print(f"{name}: {stock:.2f} and {ours:.2f} ms a token, {stock / ours:.2f}", highlight=False)
+                continue
             results[name] = measure(path, args.n_threads, args.cells, args.turns)
         show(console, f"{name}, {args.n_threads} threads", results[name])
     if args.json:
