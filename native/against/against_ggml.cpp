@@ -150,7 +150,7 @@ std::string difference(size_t index, int64_t n_blocks, int64_t n) {
         expected.insert(expected.end(), row.begin(), row.end());
     }
     cpu_kernels::set_thread(1);
-    cpu_kernels::allow(1u << index);
+    cpu_kernels::allow(1u << index, 0);
     for (int rows = entry.kernel->fewest_rows; rows <= cpu_kernels::most_rows; rows += rows < 17 ? 1 : 16) {
         const int64_t before = cpu_kernels::n_used(index);
         const std::vector<float> got = product.compute(x.data(), rows, 1 + rows % 3);

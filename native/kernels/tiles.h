@@ -9,6 +9,10 @@
 #if defined(_MSC_VER)
 #define MP_UNROLL
 #define MP_INLINE __forceinline
+#elif defined(MP_SANITIZED)
+// A compiler takes many minutes for what is unrolled with a check at each step.
+#define MP_UNROLL
+#define MP_INLINE inline
 #else
 #if defined(__clang__)
 #define MP_UNROLL _Pragma("unroll")
