@@ -2,19 +2,16 @@
 // NEON. A block is one exact integer, which is added to a single float; compilers fuse that where they may.
 #pragma once
 
-#include "blocks.h"
+#include "k_blocks.h"
 #include "neon.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-// The 6-bit scales and mins of ggml's 12 bytes.
 MP_INLINE void unpack_scales(const uint8_t * packed, uint8x8_t & scales, uint8x8_t & mins) {
-    uint32_t u[3];
-    __builtin_memcpy(u, packed, 12);
-    const uint64_t high_scales = (u[2] & 0x0f0f0f0fu) | ((u[0] >> 6 & 0x03030303u) << 4);
-    const uint64_t high_mins = (u[2] >> 4 & 0x0f0f0f0fu) | ((u[1] >> 6 & 0x03030303u) << 4);
-    scales = vcreate_u8((u[0] & 0x3f3f3f3fu) | high_scales << 32);
-    mins = vcreate_u8((u[1] & 0x3f3f3f3fu) | high_mins << 32);
+    uint64_t both[2];
+    unpack_scales(packed, both[0], both[1]);
+    scales = vcreate_u8(both[0]);
+    mins = vcreate_u8(both[1]);
 }
 
 MP_INLINE void pack_sums_of_32(const BlockQ8K & q, int16_t * out) {
@@ -105,11 +102,7 @@ struct PlainQ6K {
     // n x 256 activations, n x 16 sums of 16 as 16 bits, n scales.
     static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 32 + 4); }
 
-    static void pack_block(const Quantized * q, int row, int n, char * out) {
-        __builtin_memcpy(out + 256 * row, q->qs, 256);
-        __builtin_memcpy(out + 256 * n + 32 * row, q->bsums, 32);
-        reinterpret_cast<float *>(out + 288 * n)[row] = q->d;
-    }
+    static void pack_block(const Quantized * q, int row, int n, char * out) { pack_with_sums_of_16(*q, row, n, out); }
 
     template <int N>
     static void multiply(const void * weights, int64_t n_blocks, int64_t column, int count, const char * packed,

@@ -2,19 +2,10 @@
 // block's 8 integer sums are taken up by 8 float lanes block by block; the mins have sums of their own.
 #pragma once
 
+#include "k_blocks.h"
 #include "k_lanes.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
-
-// The 6-bit scales and mins of ggml's 12 bytes.
-MP_INLINE void unpack_scales(const uint8_t * packed, uint64_t & scales, uint64_t & mins) {
-    uint32_t u[3];
-    __builtin_memcpy(u, packed, 12);
-    const uint64_t high_scales = (u[2] & 0x0f0f0f0fu) | ((u[0] >> 6 & 0x03030303u) << 4);
-    const uint64_t high_mins = (u[2] >> 4 & 0x0f0f0f0fu) | ((u[1] >> 6 & 0x03030303u) << 4);
-    scales = (u[0] & 0x3f3f3f3fu) | high_scales << 32;
-    mins = (u[1] & 0x3f3f3f3fu) | high_mins << 32;
-}
 
 // Low nibbles of 32 bytes are an eighth of the block, high ones the next. A vector of 64 bytes has two such parts.
 constexpr int eighth_at(int i) { // which eighth stands at the i-th 32 bytes

@@ -102,11 +102,7 @@ struct RepackedQ2K {
     // n x 256 activations, n x 16 sums of 16 as 16 bits, n scales.
     static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * (256 + 32 + 4); }
 
-    static void pack_block(const Quantized * q, int row, int n, char * out) {
-        __builtin_memcpy(out + 256 * row, q->qs, 256);
-        __builtin_memcpy(out + 256 * n + 32 * row, q->bsums, 32);
-        reinterpret_cast<float *>(out + 288 * n)[row] = q->d;
-    }
+    static void pack_block(const Quantized * q, int row, int n, char * out) { pack_with_sums_of_16(*q, row, n, out); }
 
     template <int N>
     static void multiply(const void * weights, int64_t n_blocks, int64_t column, int count, const char * packed,

@@ -26,7 +26,7 @@ bool is_there(const State & s, int32_t type) {
     return kernels::find_attention(usual_head, cache_type(type), s.instructions, s.wide_floats) != nullptr;
 }
 
-int entry_for(const State & s, const ggml::Tensor & op) {
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     const ggml::Tensor & q = *op.src[0];
     const ggml::Tensor & k = *op.src[1];
     const ggml::Tensor & v = *op.src[2];
@@ -50,7 +50,8 @@ int entry_for(const State & s, const ggml::Tensor & op) {
     const bool capped = parameter(op, cap_at) != 0.0f;
     for (size_t i = 0; i < s.n_entries; ++i) {
         const Entry & entry = s.entries[i];
-        if (entry.is_attention && entry.type == k.type && entry.capped == capped) {
+        const bool is_allowed = (allowed >> i & 1u) != 0;
+        if (is_allowed && entry.is_attention && entry.type == k.type && entry.capped == capped) {
             return find(s, q, k) != nullptr ? static_cast<int>(i) : -1;
         }
     }

@@ -112,7 +112,7 @@ bool is_known(const State & s, int32_t op) { return op == s.op_product || op == 
 int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     return op.op == s.op_product   ? product::entry_for(s, op, allowed)
            : op.op == s.op_experts ? experts::entry_for(s, op, allowed)
-                                   : attention::entry_for(s, op);
+                                   : attention::entry_for(s, op, allowed);
 }
 
 Claim claim(const State & s, const ggml::Tensor & op) {
@@ -122,7 +122,7 @@ Claim claim(const State & s, const ggml::Tensor & op) {
         return {};
     }
     const int index = entry_for(s, op, allowed);
-    if (index < 0 || (allowed >> index & 1u) == 0) {
+    if (index < 0) {
         return {};
     }
     const bool is_prompt = use_on_this_thread == as_prompt || (op.op == s.op_product && op.src[1]->ne[1] > most_rows);

@@ -45,7 +45,7 @@ void compute(const State & s, const kernels::Kernel & kernel, const ggml::Comput
 } // namespace experts
 
 namespace attention {
-int entry_for(const State & s, const ggml::Tensor & op);
+int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed);
 bool is_there(const State & s, int32_t cache_type); // for heads of a usual size
 void compute(const State & s, const ggml::ComputeParams & params, ggml::Tensor & op);
 } // namespace attention
