@@ -27,8 +27,9 @@ from rich.table import Table
 import models
 import sizes
 from maskprobe import cpu_kernels, kernel_check
-from maskprobe.binding import check, lib, llama_cpp
+from maskprobe.binding import check, lib
 from maskprobe.ggml import Product
+from maskprobe.installed import llama_cpp
 from maskprobe.logs import captured_log
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import maskprobe
-from maskprobe.binding import requirement
+from maskprobe.installed import requirement
 
 if sys.version_info >= (3, 11):
     import tomllib

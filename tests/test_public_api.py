@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import maskprobe
 from maskprobe import MaskProbeLlama
-from maskprobe.binding import requirement
+from maskprobe.installed import requirement
 from maskprobe.llama import Options
 from maskprobe.sampling import Sampling
 

@@ -20,8 +20,8 @@ import pytest
 from typer.testing import CliRunner
 
 from maskprobe import MaskProbeLlama, RpcError, Speculation, cpu_kernels, rpc, tuned
-from maskprobe.binding import function
 from maskprobe.cli import app
+from maskprobe.installed import function
 
 FREE_PORT = "127.0.0.1:1"  # nothing listens there
 OURS = rpc._PROTOCOL

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .binding import llama_cpp
 from .errors import ModelError
 from .gguf import Header, opened
+from .installed import llama_cpp
 from .logs import reason
 from .preflight import check_file
 from .speculation import checked_integer, checked_number

@@ -20,11 +20,11 @@ import numpy as np
 import platformdirs
 
 from . import __version__, cache, costs, cpu_kernels, outlook
-from .binding import llama_cpp, requirement
 from .devices import devices, ggml_version
 from .embedded import embedded_model
 from .errors import MaskProbeError, ModelError, RpcError
 from .hub import resolve_model
+from .installed import llama_cpp, requirement
 from .llama import MaskProbeLlama
 from .loading import default_n_threads
 from .rpc import RpcDevices, checked_servers

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .binding import llama_cpp
+from .installed import llama_cpp
 from .vocabulary import Vocabulary
 
 Messages = list[dict[str, Any]]

@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from . import cache, kernel_check
-from .binding import CORE, check, ffi, lib, library_of
+from .binding import CORE, check, ffi, lib
 from .devices import ggml_version
 from .errors import BindingError
+from .installed import library_of
 
 VARIABLE = "MASKPROBE_CPU_KERNELS"
 # Versions of ggml whose structs the core knows, by the versions of llama-cpp-python that are supported.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from .binding import function, llama_cpp
+from .installed import function, llama_cpp
 
 _GPU, _IGPU = 1, 2  # ggml_backend_dev_type
 

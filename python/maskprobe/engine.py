@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from . import costs, survey, tuned
-from .binding import address_of, check, ffi, lib, llama_cpp
+from .binding import check, ffi, lib
 from .embeddings import Embeddings, FloatArray
 from .errors import ModelError, UnsupportedModelError
+from .installed import address_of, llama_cpp
 from .model import Model
 from .probe_choice import ProbeChoice
 from .speculation import Speculation

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .binding import function
+from .installed import function
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .binding import function
+from .installed import function
 
 _U32, _F32, _STRING, _ARRAY = 4, 6, 8, 9  # gguf_type
 _MAX_DIMS = 4  # GGML_MAX_DIMS

@@ -16,7 +16,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from . import gbnf
-from .binding import llama_cpp
+from .installed import llama_cpp
 from .schemas import Schema, grammar_of_schema
 from .vocabulary import Vocabulary
 

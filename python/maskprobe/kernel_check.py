@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .binding import check, ffi, function_address, lib
+from .binding import addresses, check, ffi, lib
 from .ggml import Floats, Halves, Product, attention
 
 FORMAT = 3  # raise it when more, or something else, is checked
@@ -84,12 +84,7 @@ def attach() -> None:
     Raises:
         BindingError: this build of ggml does not let them in; the message says why.
     """
-    names: list[str] = []
-    while (name := lib.mp_kernels_required_function(len(names))) != ffi.NULL:
-        names.append(ffi.string(name).decode())
-    c_names = [ffi.new("char[]", name.encode()) for name in names]
-    addresses = [ffi.cast("void *", function_address(name)) for name in names]
-    check(lib.mp_kernels_attach(c_names, addresses, len(names)))
+    check(lib.mp_kernels_attach(*addresses(lib.mp_kernels_required_function)))
 
 
 def _sizes(kernel: KernelInfo) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,6 @@ from typing_extensions import Self, Unpack
 from . import cpu_kernels as kernels_of_process
 from . import generation, state, tuned
 from .adapters import ControlVector, Lora
-from .binding import llama_cpp
 from .chat import ChatFormats
 from .chat_handlers import Handler
 from .compat import CompletionMethods
@@ -27,6 +26,7 @@ from .control_tokens import ControlTokens
 from .engine import Engine
 from .generation import Request
 from .hub import download_matching, resolve_model
+from .installed import llama_cpp
 from .loading import LoadOptions, default_n_threads
 from .logs import captured_log
 from .model import Model

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import ControlVector, Lora
-from .binding import llama_cpp
+from .installed import llama_cpp
 from .speculation import checked_flag, checked_integer, checked_number
 
 _MOST = 2**31 - 1

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from .binding import llama_cpp
+from .installed import llama_cpp
 
 _ERROR_LEVEL = 4  # ggml_log_level
 

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .binding import llama_cpp
 from .errors import ModelError
+from .installed import llama_cpp
 from .loading import LoadOptions
 from .logs import captured_log, reason
 from .preflight import check_file, check_model

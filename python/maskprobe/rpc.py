@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .binding import function, llama_cpp, requirement, version_numbers
 from .devices import Device, describe, local_gpus
 from .errors import RpcError
+from .installed import function, llama_cpp, requirement, version_numbers
 
 _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 # llama.cpp ends the process where a server is absent or answers something else, so it is greeted here first: one byte

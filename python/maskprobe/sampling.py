@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
-from .binding import llama_cpp
 from .grammars import Grammar, GrammarSampler
+from .installed import llama_cpp
 from .speculation import checked_integer, checked_number
 from .vocabulary import Vocabulary
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .binding import llama_cpp
 from .engine import Engine
 from .errors import StateError
+from .installed import llama_cpp
 from .logs import captured_log, reason
 from .model import Model
 from .splits import split_paths

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import cache, survey
-from .binding import llama_cpp
 from .costs import Costs
+from .installed import llama_cpp
 
 _ADJACENCY, _PARTIAL, _TEXTS = "adjacency", "adjacency-partial", "texts"
 

@@ -6,8 +6,8 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from .binding import llama_cpp
 from .errors import ModelError
+from .installed import llama_cpp
 
 
 class Vocabulary:

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..binding import function
 from ..embeddings import FloatArray
 from ..errors import MaskProbeError, ModelError
+from ..installed import function
 from ..llama import MaskProbeLlama
 from ..speculation import Speculation
 from .report import new_figure

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..binding import llama_cpp
 from ..embeddings import Embeddings, FloatArray
 from ..errors import DecodeError, ModelError, UnsupportedModelError
+from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
 
 _BATCH = 512  # prompt tokens per call, as in the core

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import __version__
-from ..binding import llama_cpp
+from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
 from ..results import Generation
 from ..speculation import Speculation

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from .. import costs, cpu_kernels, outlook, tuned
-from ..binding import llama_cpp
 from ..hub import resolve_model
+from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
 from ..splits import split_paths
 from .app import app
