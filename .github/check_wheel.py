@@ -9,13 +9,13 @@ from importlib.metadata import distribution
 from importlib.resources import files
 
 FILES = (
-    "_abi.py",
-    "py.typed",
     "bench/report.html",
+    "core/_abi.py",
     "models/README.md",
     "models/catalog.toml",
+    "py.typed",
     "server/page.html",
-    {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so"),
+    "core/" + {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so"),
 )
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     scripts = {(point.group, point.name) for point in distribution("maskprobe").entry_points}
     assert {("console_scripts", "maskprobe"), ("llm", "maskprobe")} <= scripts, f"entry points: {scripts}"
 
-    from maskprobe._abi import ffi
+    from maskprobe.core._abi import ffi
 
     core = ffi.dlopen(str(package.joinpath(FILES[-1])))
     names = []

@@ -20,7 +20,7 @@ from rich.table import Table
 from frontier import Drafter, ngram_simple, prompt_lookup, replay
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.bench.prompts import choose, is_looping, read_prompts
-from maskprobe.costs import interpolate
+from maskprobe.drafting.costs import interpolate
 from models import quantized
 
 MACHINES = {

@@ -26,11 +26,12 @@ from rich.table import Table
 
 import models
 import sizes
-from maskprobe import cpu_kernels, kernel_check
-from maskprobe.binding import check, lib
-from maskprobe.ggml import Product
-from maskprobe.installed import llama_cpp
-from maskprobe.logs import captured_log
+from maskprobe import cpu_kernels
+from maskprobe.core.binding import check, lib
+from maskprobe.cpu_kernels import self_test
+from maskprobe.llamacpp.ggml import Product
+from maskprobe.llamacpp.installed import llama_cpp
+from maskprobe.llamacpp.logs import captured_log
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
@@ -181,7 +182,7 @@ def products(console: Console) -> None:
     rng = np.random.default_rng(0)
     table = Table("kernel", *map(str, rows))
     check(lib.mp_kernels_allow(2**32 - 1, 2**32 - 1))
-    for kernel in (one for one in kernel_check.kernels() if not one.name.startswith("attention")):
+    for kernel in (one for one in self_test.kernels() if not one.name.startswith("attention")):
         product = Product(kernel.type, rng.standard_normal((size, size)).astype(np.float32), repacked=kernel.repacked)
         cells = []
         for n in rows:

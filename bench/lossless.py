@@ -21,8 +21,8 @@ from rich.table import Table
 
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.bench.prompts import choose, read_prompts
-from maskprobe.sampling import Sampling
-from maskprobe.vocabulary import Vocabulary
+from maskprobe.generation.sampling import Sampling
+from maskprobe.llamacpp.vocabulary import Vocabulary
 from models import quantized
 
 TREES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp
 
 from maskprobe import cache, embedded_model
-from maskprobe.logs import captured_log
+from maskprobe.llamacpp.logs import captured_log
 
 FTYPES = {
     "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,

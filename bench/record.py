@@ -21,8 +21,8 @@ from rich.progress import track
 from maskprobe import MaskProbeLlama
 from maskprobe.bench.prompts import choose, is_looping, read_prompts
 from maskprobe.bench.rows import Row, RowContext
-from maskprobe.survey import WIDTH
-from maskprobe.tuned import load_texts
+from maskprobe.core.survey import WIDTH
+from maskprobe.drafting.store import load_texts
 from models import quantized
 
 MAGIC = b"MPR2"

@@ -22,7 +22,7 @@ Engine = Callable[[Any], Accepts]  # raises what it likes for a schema that it r
 
 
 def ours() -> Engine:
-    """maskprobe.grammars.Grammar over the embedded model's vocabulary."""
+    """maskprobe.grammars.grammar.Grammar over the embedded model's vocabulary."""
     return lambda schema: _by_matcher(lambda grammars: grammars.from_schema(schema))
 
 
@@ -63,7 +63,7 @@ def xgrammar() -> Engine:
 
 
 def _by_matcher(grammar_of: Callable[[Any], Any]) -> Accepts:
-    from maskprobe.grammars import Grammar
+    from maskprobe.grammars.grammar import Grammar
 
     vocab = _model().engine.model.vocab
     grammar = grammar_of(Grammar)

@@ -16,7 +16,7 @@ def declarations(header: str) -> str:
 def main(header_path: str, module_path: str) -> None:
     ffi = FFI()
     ffi.cdef("struct llama_context; struct llama_sampler;" + declarations(Path(header_path).read_text()))
-    ffi.set_source("maskprobe._abi", None)
+    ffi.set_source("maskprobe.core._abi", None)
     ffi.emit_python_code(module_path)
 
 

@@ -19,19 +19,19 @@ import numpy as np
 
 import tiny_models
 from maskprobe import MaskProbeError, MaskProbeLlama, ModelError, Speculation, StateError, embedded_model
-from maskprobe import hub as hub_names
-from maskprobe.adapters import ControlVector
 from maskprobe.bench import results as bench_results
 from maskprobe.bench.prompts import read_prompts
-from maskprobe.chat import ChatFormats
-from maskprobe.embeddings import Embeddings
+from maskprobe.chat.formats import ChatFormats
+from maskprobe.core.embeddings import Embeddings
 from maskprobe.errors import HubError
-from maskprobe.logs import captured_log
+from maskprobe.generation.text import TextStream
+from maskprobe.hub import sources
+from maskprobe.llamacpp.adapters import ControlVector
+from maskprobe.llamacpp.logs import captured_log
+from maskprobe.llamacpp.preflight import check_file, check_model
 from maskprobe.notation import parse_speculation
-from maskprobe.preflight import check_file, check_model
 from maskprobe.server import Settings, create_app
 from maskprobe.splits import split_paths
-from maskprobe.text import TextStream
 
 Target = Callable[[bytes], None]
 
@@ -196,16 +196,16 @@ def names(folder: Path) -> Iterator[Target]:
         name, *listed = data.decode("utf-8", "surrogateescape").split("\n")
         quant = None
         with refusals((ModelError, ValueError)):
-            reference = hub_names.parse(name)
+            reference = sources.parse(name)
             if reference is not None:
                 quant = reference.quant
-                assert hub_names._is_plain(reference.revision or "main")
+                assert sources._is_plain(reference.revision or "main")
         with refusals(HubError):
-            file = hub_names._choose(hub_names._gguf_files(listed), quant, "the repository")
+            file = sources._choose(sources._gguf_files(listed), quant, "the repository")
             assert file in listed
-            parts = hub_names._parts(file)
+            parts = sources._parts(file)
             assert file in parts
-            assert all(hub_names._is_plain(part) for part in parts)
+            assert all(sources._is_plain(part) for part in parts)
         with refusals((ValueError, TypeError)):
             assert parse_speculation(name).rows() >= 1
         for path in map(Path, listed):

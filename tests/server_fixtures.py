@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.engine import Engine
+from maskprobe.generation.engine import Engine
 from maskprobe.server import Settings, bind, create_app, url_of
 from maskprobe.server.run import Server
 

@@ -98,7 +98,7 @@ def test_a_table_that_does_not_stand_for_the_ids_is_found_out(
     tiny_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check that a model's embedding rows give the logits of its ids must be able to fail."""
-    monkeypatch.setattr("maskprobe.engine.math.sqrt", lambda x: 1.0)  # gemma3 needs the scale sqrt(n_embd)
+    monkeypatch.setattr("maskprobe.generation.engine.math.sqrt", lambda x: 1.0)  # gemma3 needs the scale sqrt(n_embd)
     with pytest.warns(RuntimeWarning, match="do not reproduce the logits"):
         MaskProbeLlama(tiny_path("gemma3"), n_threads=1).close()
 

@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskprobe import (
-    BusyError,
-    ClosedError,
-    ContextError,
-    MaskProbeError,
-    MaskProbeLlama,
-    ModelError,
-    Speculation,
-)
+from maskprobe import BusyError, ClosedError, ContextError, MaskProbeError, MaskProbeLlama, ModelError, Speculation
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from maskprobe import catalog
-from maskprobe.hub import Reference, parse
+from maskprobe.hub import catalog
+from maskprobe.hub.sources import Reference, parse
 
 ARCHITECTURES = {"llama", "qwen3", "gemma3", "phi3"}
 

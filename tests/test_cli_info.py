@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import cpu_kernels, outlook, tuned
+from maskprobe import cpu_kernels
 from maskprobe.cli import app
-from maskprobe.costs import Costs
-from maskprobe.devices import devices, ggml_version
+from maskprobe.drafting import outlook, store
+from maskprobe.drafting.costs import Costs
+from maskprobe.llamacpp.devices import devices, ggml_version
 
 
 def run(*args: str, code: int = 0) -> str:
@@ -52,9 +53,9 @@ def test_info_tells_what_is_in_the_cache(
     before = json.loads(run("info", str(path), "--json"))
     assert (before["tuned_costs"], before["tuned_adjacency"], before["tuned_texts"]) == (False, False, False)
     assert before["start_vector_scores"] == {}
-    setup = tuned.setup_key(1, 0, kernels=cpu_kernels.status().instructions)
-    tuned.store_costs(path, setup, Costs({1: 10.0, 2: 15.0, 4: 25.0}))
-    tuned.store_texts(path, [np.array([5, 6], np.int32)])
+    setup = store.setup_key(1, 0, kernels=cpu_kernels.status().instructions)
+    store.store_costs(path, setup, Costs({1: 10.0, 2: 15.0, 4: 25.0}))
+    store.store_texts(path, [np.array([5, 6], np.int32)])
     after = json.loads(run("info", str(path), "--json"))
     assert (after["tuned_adjacency"], after["tuned_texts"]) == (False, True)
     assert after["tuned_costs"] is True

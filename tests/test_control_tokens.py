@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskprobe import MaskProbeLlama
-from maskprobe.chat import ChatFormats
-from maskprobe.control_tokens import ControlTokens
-from maskprobe.vocabulary import Vocabulary
+from maskprobe.chat.control_tokens import ControlTokens
+from maskprobe.chat.formats import ChatFormats
+from maskprobe.llamacpp.vocabulary import Vocabulary
 from reference import quiet_llama_cpp
 from server_fixtures import NAME, fetch, load_for_server, openai_client, serving
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import MaskProbeLlama, Speculation, cpu_kernels, kernel_check
-from maskprobe.binding import lib
+from maskprobe import MaskProbeLlama, Speculation, cpu_kernels
 from maskprobe.cli import app
+from maskprobe.core.binding import lib
+from maskprobe.cpu_kernels import self_test
 from reference import PlainDecoder
 
 N = 32  # tokens of an answer
@@ -49,7 +50,7 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
 
 
 def bits(names: Iterable[str]) -> int:
-    return sum(1 << kernel.index for kernel in kernel_check.kernels() if kernel.name in set(names))
+    return sum(1 << kernel.index for kernel in self_test.kernels() if kernel.name in set(names))
 
 
 def answered(output: str, code: int = 0, errors: str = "") -> Callable[..., Any]:
@@ -65,7 +66,7 @@ def answered(output: str, code: int = 0, errors: str = "") -> Callable[..., Any]
 
 
 def all_well(**wrong: str) -> str:
-    differences = {kernel.name: wrong.get(kernel.name.replace(" ", "_")) for kernel in kernel_check.kernels()}
+    differences = {kernel.name: wrong.get(kernel.name.replace(" ", "_")) for kernel in self_test.kernels()}
     return json.dumps({"differences": differences, "for_prompts": ["q4_1"]})
 
 
@@ -75,7 +76,7 @@ def reason_here(reason: str) -> str:
 
 
 def n_used() -> int:
-    return sum(lib.mp_kernels_n_used(kernel.index) for kernel in kernel_check.kernels())
+    return sum(lib.mp_kernels_n_used(kernel.index) for kernel in self_test.kernels())
 
 
 # --- who may use them ---------------------------------------------------------------------------------
@@ -128,7 +129,9 @@ def test_a_processor_without_instructions_says_so() -> None:
 
 
 def test_the_check_finds_nothing_wrong() -> None:
-    done = subprocess.run([sys.executable, "-m", "maskprobe.kernel_check"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "maskprobe.cpu_kernels.self_test"], capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout)
     verdict = found["differences"]
     assert set(found["for_prompts"]) <= set(verdict)
@@ -138,7 +141,7 @@ def test_the_check_finds_nothing_wrong() -> None:
 
 
 def test_the_check_sees_a_wrong_bit() -> None:
-    right = kernel_check.Product.compute
+    right = self_test.Product.compute
 
     def wrong(self: Any, x: Any, n_threads: int = 1) -> Any:
         out = right(self, x, n_threads)
@@ -147,10 +150,10 @@ def test_the_check_sees_a_wrong_bit() -> None:
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel_check.Product, "compute", wrong)
+        patch.setattr(self_test.Product, "compute", wrong)
         found = [
-            str(kernel_check.difference(kernel, np.random.default_rng(0)))
-            for kernel in kernel_check.kernels()
+            str(self_test.difference(kernel, np.random.default_rng(0)))
+            for kernel in self_test.kernels()
             if kernel.name.removesuffix(" fused") == "q8_0" and kernel.name in cpu_kernels.status().kernels
         ]
     lib.mp_kernels_set_thread(-1)
@@ -215,15 +218,15 @@ def test_a_check_that_leaves_kernels_out_leaves_them_unused(anew: Any, monkeypat
     monkeypatch.setattr(subprocess, "run", answered(json.dumps({"differences": {}, "for_prompts": []})))
     status = anew()
     assert not status.active
-    assert status.refused == {kernel.name: "it was not checked" for kernel in kernel_check.kernels()}
+    assert status.refused == {kernel.name: "it was not checked" for kernel in self_test.kernels()}
     assert str(status.reason).startswith(reason_here("not for q4_0: it was not checked"))
 
 
 def test_of_two_roundings_one_is_enough(anew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On ARM, kernels come in two where llama.cpp's compiler decides how it rounds; one of them is bound to differ."""
-    found = kernel_check.kernels()
+    found = self_test.kernels()
     fused = [replace(kernel, index=len(found), name=f"{kernel.name} fused") for kernel in found[:1]]
-    monkeypatch.setattr(kernel_check, "kernels", lambda: found + fused)
+    monkeypatch.setattr(self_test, "kernels", lambda: found + fused)
     for wrong in ("q4_0", "q4_0_fused"):
         monkeypatch.setattr(subprocess, "run", answered(all_well(**{wrong: "2 rows differ"})))
         monkeypatch.setenv("MASKPROBE_CACHE", os.environ["MASKPROBE_CACHE"] + wrong)
@@ -270,13 +273,13 @@ def test_a_kernel_that_differs_is_refused_alone(
     assert status.refused == ({"q8_0": "4 rows differ"} if HAS_KERNELS else {})
     assert status.for_prompts == (("q4_1",) if HAS_KERNELS else ())
     assert str(status.reason).startswith(reason_here("not for q8_0: 4 rows differ"))
-    assert set(status.kernels) == {kernel.name for kernel in kernel_check.kernels()} - {"q8_0"}
+    assert set(status.kernels) == {kernel.name for kernel in self_test.kernels()} - {"q8_0"}
 
     def used_by(file_type: str) -> dict[str, int]:
-        before = [lib.mp_kernels_n_used(kernel.index) for kernel in kernel_check.kernels()]
+        before = [lib.mp_kernels_n_used(kernel.index) for kernel in self_test.kernels()]
         with MaskProbeLlama(model_path(file_type), n_ctx=256, n_threads=1) as llm:
             llm.generate("Hello", max_tokens=4)
-        kernels = zip(kernel_check.kernels(), before, strict=True)
+        kernels = zip(self_test.kernels(), before, strict=True)
         return {kernel.name: lib.mp_kernels_n_used(kernel.index) - n for kernel, n in kernels}
 
     assert used_by("Q8_0").get("q8_0", 0) == 0
@@ -354,7 +357,7 @@ def test_answers_are_plain_decodings(
 
 
 def test_types_that_few_files_have_are_multiplied(model_path: Callable[[str], Path]) -> None:
-    kernels = kernel_check.kernels()
+    kernels = self_test.kernels()
     before = [lib.mp_kernels_n_used(kernel.index) for kernel in kernels]
     with MaskProbeLlama(model_path("rare types"), n_ctx=256, n_threads=1, speculation=Speculation(budget=12)) as llm:
         llm.generate("Hello", max_tokens=8)

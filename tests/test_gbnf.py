@@ -11,9 +11,10 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from maskprobe import MaskProbeLlama, SamplingError, gbnf
-from maskprobe.grammars import Grammar
-from maskprobe.vocabulary import Vocabulary
+from maskprobe import MaskProbeLlama, SamplingError
+from maskprobe.grammars import gbnf
+from maskprobe.grammars.grammar import Grammar
+from maskprobe.llamacpp.vocabulary import Vocabulary
 
 JSON = llama_cpp.llama_grammar.JSON_GBNF
 

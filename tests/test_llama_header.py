@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from maskprobe import rpc
+from maskprobe.llamacpp import rpc
 
 HEADER = Path(__file__).parents[1] / "native" / "src" / "llama_api.h"
 

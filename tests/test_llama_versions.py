@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import maskprobe
-from maskprobe.installed import SUPPORTED_LLAMA_CPP, requirement, version_numbers
+from maskprobe.llamacpp.installed import SUPPORTED_LLAMA_CPP, requirement, version_numbers
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import maskprobe
-from maskprobe.installed import requirement
+from maskprobe.llamacpp.installed import requirement
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation, cache
-from maskprobe.embeddings import Embeddings
-from maskprobe.probe_choice import ProbeChoice
+from maskprobe.core.embeddings import Embeddings
+from maskprobe.drafting.start_vectors import ProbeChoice
 
 
 def table_of(path: Path) -> np.ndarray:

@@ -9,9 +9,9 @@ from importlib.resources import files
 
 import maskprobe
 from maskprobe import MaskProbeLlama
-from maskprobe.installed import requirement
+from maskprobe.generation.sampling import Sampling
 from maskprobe.llama import Options
-from maskprobe.sampling import Sampling
+from maskprobe.llamacpp.installed import requirement
 
 
 def test_names() -> None:

@@ -19,9 +19,11 @@ import llama_cpp
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import MaskProbeLlama, RpcError, Speculation, cpu_kernels, rpc, tuned
+from maskprobe import MaskProbeLlama, RpcError, Speculation, cpu_kernels
 from maskprobe.cli import app
-from maskprobe.installed import function
+from maskprobe.drafting import store
+from maskprobe.llamacpp import rpc
+from maskprobe.llamacpp.installed import function
 
 FREE_PORT = "127.0.0.1:1"  # nothing listens there
 OURS = rpc._PROTOCOL
@@ -184,7 +186,7 @@ def test_a_model_uses_its_servers_and_leaves_them(
     with server(answer(*OURS)) as (address, received):
         with MaskProbeLlama(tiny, rpc_servers=[address], **options) as llm:
             assert llm.rpc_servers == (address,)
-            assert llm.engine.setup == tuned.setup_key(1, -1, [address], cpu_kernels.status().instructions)
+            assert llm.engine.setup == store.setup_key(1, -1, [address], cpu_kernels.status().instructions)
             assert f"-1 GPU layers, RPC {address}" in llm.engine.setup
             tokens = llm.generate([5, 6, 7], max_tokens=6, temperature=0.0).tokens
             # The second model shares the connection: a server that serves one client would not answer again.

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskprobe import MaskProbeLlama
-from maskprobe.grammars import Grammar
-from maskprobe.schemas import grammar_of_schema
-from maskprobe.vocabulary import Vocabulary
+from maskprobe.grammars.grammar import Grammar
+from maskprobe.grammars.schemas import grammar_of_schema
+from maskprobe.llamacpp.vocabulary import Vocabulary
 
 TREE = {
     "$defs": {

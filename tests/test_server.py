@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from maskprobe import DecodeError, MaskProbeLlama
-from maskprobe.engine import Engine
+from maskprobe.generation.engine import Engine
 from server_fixtures import HELLO, NAME, connect, fetch, openai_client, send
 
 WEATHER = {

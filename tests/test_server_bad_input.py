@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from maskprobe import MaskProbeLlama
-from maskprobe.chat import ChatFormats
+from maskprobe.chat.formats import ChatFormats
 from server_fixtures import HELLO, fetch
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskprobe import Speculation
-from maskprobe.costs import Costs, curve_for, describe, interpolate, measure
+from maskprobe.drafting.costs import Costs, curve_for, describe, interpolate, measure
 from maskprobe.notation import parse_speculation
 
 

@@ -166,7 +166,7 @@ def test_what_was_saved_before_stays_when_saving_fails(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("maskprobe.state.np.savez", full)
+    monkeypatch.setattr("maskprobe.generation.state.np.savez", full)
     with pytest.raises(OSError, match="No space left"):
         llm.save_state(file)
     assert file.read_bytes() == before

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.binding import ffi
-from maskprobe.generation import _logprobs
+from maskprobe.core.binding import ffi
+from maskprobe.generation.run import _logprobs
 from maskprobe.results import Counter, TokenLogprobs
 
 MODES = {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskprobe import BusyError, Chunk, Generation, MaskProbeLlama, Speculation
-from maskprobe.text import TextStream
+from maskprobe.generation.text import TextStream
 
 DRAFTING = Speculation(budget=12)
 

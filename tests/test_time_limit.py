@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import tiny_models
-from maskprobe import MaskProbeLlama, ModelError, Speculation, chat
-from maskprobe.time_limit import THREAD, within
+from maskprobe import MaskProbeLlama, ModelError, Speculation
+from maskprobe.chat import formats as chat
+from maskprobe.chat.time_limit import THREAD, within
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"

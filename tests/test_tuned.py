@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from maskprobe import Generation, MaskProbeLlama, Speculation, cache, own_texts, survey, tuned
-from maskprobe.costs import Costs
-from maskprobe.tune import tune_texts
+from maskprobe import Generation, MaskProbeLlama, Speculation, cache
+from maskprobe.core import survey
+from maskprobe.drafting import store
+from maskprobe.drafting.costs import Costs
+from maskprobe.tuning import own_texts
+from maskprobe.tuning.steps import tune_texts
 
 PROMPT = "the tree of the sea"
 
@@ -32,9 +35,9 @@ def load(path: Path) -> MaskProbeLlama:
 def test_a_tuned_cost_curve_is_not_measured_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with load(tiny) as llm:
         setup = llm.engine.setup
-    tuned.store_costs(tiny, setup, Costs({1: 5.0, 2: 50.0}, 0.5))
-    tuned.store_costs(tiny, "another machine", Costs({1: 1.0}))
-    monkeypatch.setattr("maskprobe.costs.measure", lambda *_: pytest.fail("measured"))
+    store.store_costs(tiny, setup, Costs({1: 5.0, 2: 50.0}, 0.5))
+    store.store_costs(tiny, "another machine", Costs({1: 1.0}))
+    monkeypatch.setattr("maskprobe.drafting.costs.measure", lambda *_: pytest.fail("measured"))
     with load(tiny) as llm:
         assert llm.engine.measured_costs() == {1: 5.0, 2: 50.0}
         assert llm.engine.measured_costs().change == 0.5
@@ -45,10 +48,10 @@ def test_a_tuned_cost_curve_is_not_measured_again(tiny: Path, monkeypatch: pytes
 def test_a_damaged_cost_curve_is_ignored(stored: object, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(cache, "store_json", lambda name, model, _, store=cache.store_json: store(name, model, stored))
-        tuned.store_costs(tiny, "s", Costs({1: 5.0}))
-    assert tuned.load_costs(tiny, "s") is None
-    tuned.store_costs(tiny, "s", Costs({1: 5.0}))
-    assert tuned.load_costs(tiny, "s") == {1: 5.0}
+        store.store_costs(tiny, "s", Costs({1: 5.0}))
+    assert store.load_costs(tiny, "s") is None
+    store.store_costs(tiny, "s", Costs({1: 5.0}))
+    assert store.load_costs(tiny, "s") == {1: 5.0}
 
 
 STORES_COSTS = """
@@ -60,7 +63,7 @@ model, who = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(60):
-    tuned.store_costs(model, f"setup {i} of {who}", Costs({1: 1.0 + i}))
+    store.store_costs(model, f"setup {i} of {who}", Costs({1: 1.0 + i}))
 """
 
 
@@ -85,7 +88,7 @@ def test_processes_that_tune_at_once_do_not_undo_each_other(tiny: Path) -> None:
         writer.communicate(timeout=60)
         assert writer.returncode == 0
     for who in "ab":
-        assert [tuned.load_costs(tiny, f"setup {i} of {who}") for i in range(60)] == [{1: 1.0 + i} for i in range(60)]
+        assert [store.load_costs(tiny, f"setup {i} of {who}") for i in range(60)] == [{1: 1.0 + i} for i in range(60)]
 
 
 def test_followers_are_the_models_own(tiny: Path) -> None:
@@ -106,8 +109,8 @@ def test_a_tuned_adjacency_table_drafts(tiny: Path) -> None:
         n_vocab = llm.n_vocab()
         parts = [llm.engine.rank_followers(range(a, min(a + 60, n_vocab))) for a in range(0, n_vocab, 60)]
     table = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    tuned.store_adjacency(tiny, table)
-    loaded = tuned.load_adjacency(tiny, n_vocab)
+    store.store_adjacency(tiny, table)
+    loaded = store.load_adjacency(tiny, n_vocab)
     assert loaded is not None
     np.testing.assert_array_equal(loaded[0], table[0])
     with load(tiny) as llm:
@@ -132,7 +135,7 @@ def test_a_damaged_adjacency_table_is_ignored(damage: str, tiny: Path) -> None:
     else:
         tokens, logps = tokens[:299], logps[:299]
     cache.store_arrays("adjacency", tiny, {"tokens": tokens, "logps": logps})
-    assert tuned.load_adjacency(tiny, 300) is None
+    assert store.load_adjacency(tiny, 300) is None
     load(tiny).close()
 
 
@@ -146,8 +149,8 @@ def test_texts_are_drafted_from_at_once(tiny: Path) -> None:
         assert again.tokens == first.tokens
         assert again.stats.draft_n_accepted > 4
         prompt = llm.tokenize(PROMPT)
-    tuned.store_texts(tiny, [np.array([*prompt, *first.tokens], np.int32), np.array([], np.int32)])
-    assert [len(text) for text in tuned.load_texts(tiny, n_vocab)] == [len(prompt) + len(first.tokens), 0]
+    store.store_texts(tiny, [np.array([*prompt, *first.tokens], np.int32), np.array([], np.int32)])
+    assert [len(text) for text in store.load_texts(tiny, n_vocab)] == [len(prompt) + len(first.tokens), 0]
     with load(tiny) as llm:
         for _ in range(2):
             out = llm.generate(PROMPT, max_tokens=24, temperature=0.0, speculate=only_history, cache_prompt=False)
@@ -170,7 +173,7 @@ def test_damaged_texts_are_ignored(damage: str, tiny: Path) -> None:
     else:
         tokens = tokens.reshape(2, 5)
     cache.store_arrays("texts", tiny, {"tokens": tokens, "lengths": lengths})
-    assert tuned.load_texts(tiny, 300) == []
+    assert store.load_texts(tiny, 300) == []
     load(tiny).close()
 
 
@@ -189,10 +192,10 @@ def test_writing_goes_on_where_it_was_interrupted(tiny: Path, monkeypatch: pytes
             patch.setattr(own_texts.Writer, "write", fails_at_3)
             with pytest.raises(KeyboardInterrupt):
                 tune_texts(llm, console, sum(map(len, whole)))
-        kept = tuned.load_texts(tiny, n_vocab)
+        kept = store.load_texts(tiny, n_vocab)
         assert [text.tolist() for text in kept] == whole[:3]
         tune_texts(llm, console, sum(map(len, whole)))
-    assert [text.tolist() for text in tuned.load_texts(tiny, n_vocab)] == whole
+    assert [text.tolist() for text in store.load_texts(tiny, n_vocab)] == whole
 
 
 def test_a_chat_model_answers_messages_of_its_own(model_path: Callable[[str], Path]) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 __version__ = _version("maskprobe")
 
 if TYPE_CHECKING:
-    from .embedded import embedded_model
     from .errors import (
         BindingError,
         BusyError,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         StateError,
         UnsupportedModelError,
     )
+    from .hub.embedded import embedded_model
     from .llama import MaskProbeLlama
     from .results import Chunk, Generation, Stats, TokenLogprobs
     from .speculation import Speculation
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 # Names are imported when they are first used: llama.cpp is loaded by those who need it, and a broken installation
 # of it can still be diagnosed.
 _MODULES = {
-    "embedded": ("embedded_model",),
     "errors": (
         "BindingError",
         "BusyError",
@@ -54,6 +53,7 @@ _MODULES = {
         "StateError",
         "UnsupportedModelError",
     ),
+    "hub.embedded": ("embedded_model",),
     "llama": ("MaskProbeLlama",),
     "results": ("Chunk", "Generation", "Stats", "TokenLogprobs"),
     "speculation": ("Speculation",),

@@ -17,24 +17,26 @@ from typing import Any, Literal
 from typing_extensions import Self, Unpack
 
 from . import cpu_kernels as kernels_of_process
-from . import generation, state, tuned
-from .adapters import ControlVector, Lora
-from .chat import ChatFormats
-from .chat_handlers import Handler
-from .compat import CompletionMethods
-from .control_tokens import ControlTokens
-from .engine import Engine
-from .generation import Request
+from .chat.control_tokens import ControlTokens
+from .chat.formats import ChatFormats
+from .chat.handlers import Handler
+from .chat.prompts import Prompt, TokenMethods
+from .checking import checked_flag, checked_integer
+from .compat.methods import CompletionMethods
+from .drafting import store
+from .generation import state
+from .generation.engine import Engine
+from .generation.run import Request, run
+from .generation.sampling import Sampling, SamplingOptions
 from .hub import download_matching, resolve_model
-from .installed import llama_cpp
-from .loading import LoadOptions, default_n_threads
-from .logs import captured_log
-from .model import Model
+from .llamacpp.adapters import ControlVector, Lora
+from .llamacpp.installed import llama_cpp
+from .llamacpp.logs import captured_log
+from .llamacpp.model import Model
+from .llamacpp.options import LoadOptions, default_n_threads
+from .llamacpp.rpc import checked_servers
 from .results import Chunk, Generation, TokenLogprobs
-from .rpc import checked_servers
-from .sampling import Sampling, SamplingOptions
-from .speculation import Speculation, checked_flag, checked_integer
-from .tokens import Prompt, TokenMethods
+from .speculation import Speculation
 
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
 # keeps one row of logits per sequence.
@@ -170,7 +172,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
             self.control_tokens = ControlTokens(model.vocab)
             with captured_log(verbose):
-                setup = tuned.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers, instructions)
+                setup = store.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers, instructions)
                 engine = Engine(model, setup, cpu_kernels=bool(instructions))
                 if engine.why_plain is None and self.speculation.plans_with_measured_costs():
                     engine.measured_costs()
@@ -389,7 +391,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
 
     def _run(self, request: Request) -> Generator[Chunk, None, None]:
         verbose = self._engine.model.options.verbose
-        with self._entered(), closing(generation.run(self._engine, request)) as chunks:
+        with self._entered(), closing(run(self._engine, request)) as chunks:
             for chunk in chunks:
                 if verbose and chunk.stats is not None:
                     print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)

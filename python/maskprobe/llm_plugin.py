@@ -14,8 +14,7 @@ import llm
 from llm.parts import TextPart
 from pydantic import Field, field_validator
 
-from . import catalog
-from .hub import CachedModel, cached_models, resolve_model
+from .hub import CachedModel, cached_models, catalog, resolve_model
 from .llama import MaskProbeLlama
 from .notation import parse_speculation
 

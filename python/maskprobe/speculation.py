@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,6 +9,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from .checking import checked_flag, checked_integer, checked_number
 
 ProbeName = Literal["auto", "prompt-mean", "table-mean", "last-k", "last-4-mean", "sample"]
 SOURCES = ("probe", "ngrams", "adjacency", "history")
@@ -200,29 +201,3 @@ class Speculation:
             raise ValueError("the probe array holds NaN or infinite values")
         array.setflags(write=False)
         return array
-
-
-def checked_integer(name: str, value: object, low: int, high: int) -> int:
-    """Checks an integer against a closed range; True and False are not integers here."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
-    return int(value)
-
-
-def checked_flag(name: str, value: object) -> bool:
-    """Checks that a switch is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
-def checked_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """Checks a number against a closed range; NaN is out of every range."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (low <= value <= high and math.isfinite(value)):
-        bounds = f"at least {low:g}" if high == math.inf else f"in {low:g}..{high:g}"
-        raise ValueError(f"{name} must be {bounds}, got {value}")
-    return float(value)

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..embeddings import FloatArray
+from ..core.embeddings import FloatArray
 from ..errors import MaskProbeError, ModelError
-from ..installed import function
 from ..llama import MaskProbeLlama
+from ..llamacpp.installed import function
 from ..speculation import Speculation
 from .report import new_figure
 from .rows import Row, RowContext

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..embeddings import FloatArray
+from ..core.embeddings import FloatArray
 from ..llama import MaskProbeLlama
 from ..results import Generation, Stats
 from ..speculation import Speculation

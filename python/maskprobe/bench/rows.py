@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..embeddings import Embeddings, FloatArray
+from ..core.embeddings import Embeddings, FloatArray
 from ..errors import DecodeError, ModelError, UnsupportedModelError
-from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
+from ..llamacpp.installed import llama_cpp
 
 _BATCH = 512  # prompt tokens per call, as in the core
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import __version__
-from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
+from ..llamacpp.installed import llama_cpp
 from ..results import Generation
 from ..speculation import Speculation
 from .opponents import OpponentError, Usage, usage_of

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..checks import Check, all_checks
 from .app import app
+from .checks import Check, all_checks
 from .groups import grouped
 from .loading import Machine
 from .options import ModelOption, tables

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .. import costs, cpu_kernels, outlook, tuned
+from .. import cpu_kernels
+from ..drafting import costs, outlook, store
 from ..hub import resolve_model
-from ..installed import llama_cpp
 from ..llama import MaskProbeLlama
+from ..llamacpp.installed import llama_cpp
 from ..splits import split_paths
 from .app import app
 from .groups import grouped
@@ -87,9 +88,9 @@ def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
         "why_plain": None,
         "start_vector": choice.name(),
         "start_vector_scores": scores,
-        "tuned_costs": tuned.load_costs(path, engine.setup) is not None,
-        "tuned_adjacency": tuned.load_adjacency(path, engine.model.n_vocab) is not None,
-        "tuned_texts": bool(tuned.load_texts(path, engine.model.n_vocab)),
+        "tuned_costs": store.load_costs(path, engine.setup) is not None,
+        "tuned_adjacency": store.load_adjacency(path, engine.model.n_vocab) is not None,
+        "tuned_texts": bool(store.load_texts(path, engine.model.n_vocab)),
         "setup": engine.setup,
         "cost_curve": [
             {"rows": rows, "ms": round(ms, 3), "plain_passes": round(ms / measured[1], 3)}

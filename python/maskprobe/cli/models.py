@@ -10,8 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .. import catalog, hub
-from ..preflight import check_file
+from .. import hub
+from ..hub import catalog
+from ..llamacpp.preflight import check_file
 from .app import app
 from .options import tables
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .. import own_texts
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
+from ..tuning import own_texts
 from .app import app
 from .groups import grouped
 from .loading import Loading
@@ -29,7 +29,7 @@ def tune(
     loading: Loading,
 ) -> None:
     """Do the once-per-model work: cost curve, adjacency table, texts of its own, probe; show what to expect."""
-    from ..tune import tune as run
+    from ..tuning.steps import tune as run
 
     with MaskProbeLlama(resolve_model(model), **loading.arguments()) as llm:
         run(llm, tables(), adjacency=adjacency, text_tokens=text_tokens, plot=plot)

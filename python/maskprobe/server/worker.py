@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..engine import Engine
+from ..generation.engine import Engine
 from .errors import ApiError
 from .metrics import Metrics
 

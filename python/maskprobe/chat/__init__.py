@@ -1,0 +1,1 @@
+"""Messages as prompts, and answers to them."""

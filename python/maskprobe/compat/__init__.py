@@ -1,0 +1,1 @@
+"""The methods and dictionaries of llama-cpp-python and the OpenAI API."""

@@ -1,0 +1,1 @@
+"""What an answer must look like: GBNF and JSON schemas as a sampler."""

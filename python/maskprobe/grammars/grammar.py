@@ -1,0 +1,139 @@
+"""What an answer must look like: GBNF grammars and JSON schemas as a sampler of llama.cpp's chain, by llguidance.
+
+Knows llguidance and its limits; leaves GBNF to gbnf.py, schemas to schemas.py, and the other samplers to sampling.py.
+llama.cpp's own grammar sampler is not used: it ends the process on a token that it does not allow, and some short
+grammars take it hours and gigabytes. Here every step has a limit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from ..llamacpp.installed import llama_cpp
+from ..llamacpp.vocabulary import Vocabulary
+from . import gbnf
+from .schemas import Schema, grammar_of_schema
+
+# So that a token takes 0.2 s at most; what people write takes 1 ms.
+_LIMITS = LLParserLimits(max_items_in_row=2000, step_max_items=500_000, step_lexer_fuel=500_000)
+# Any token that goes on is allowed, not only the one into which llama.cpp would split forced text.
+_HEADER = '%llguidance {"no_forcing": true}\n'
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A language that answers must be in."""
+
+    source: str  # GBNF, or a grammar of llguidance's
+    is_gbnf: bool
+
+    @staticmethod
+    def from_gbnf(text: str) -> Grammar:
+        """By GBNF with a rule named root. It is read when it is compiled, as it may name tokens."""
+        return Grammar(text, True)
+
+    @staticmethod
+    def from_schema(schema: Schema) -> Grammar:
+        """JSON that follows a schema.
+
+        Raises:
+            ValueError, TypeError: it is no schema, or something in it cannot be enforced; the message names it.
+        """
+        return Grammar(grammar_of_schema(schema), False)
+
+    def compile(self, vocab: Vocabulary) -> GrammarSampler:
+        """The grammar as a sampler over a vocabulary.
+
+        Raises:
+            ValueError: it cannot be read, allows nothing, or asks for too much.
+        """
+        return GrammarSampler(self.matcher(vocab), vocab.n_tokens)
+
+    def matcher(self, vocab: Vocabulary) -> LLMatcher:
+        """What tells the tokens of a vocabulary that are allowed next, and raises what :meth:`compile` raises."""
+        text = gbnf.to_lark(self.source, vocab.single_token) if self.is_gbnf else self.source
+        matcher = LLMatcher(tokenizer_of(vocab), _HEADER + text, log_level=0, limits=_LIMITS)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # the first one, so that what is too much is said before anything is decoded
+        if matcher.is_error():
+            raise ValueError(_first_line(matcher.get_error()))
+        return matcher
+
+
+class GrammarSampler:
+    """A llama_sampler that lets through what a grammar allows. Keep it as long as the chain that has taken it over."""
+
+    def __init__(self, matcher: LLMatcher, n_tokens: int) -> None:
+        self._matcher = matcher
+        self._interface = _interface(matcher, n_tokens)
+        self.handle = llama_cpp.llama_sampler_init(ctypes.byref(self._interface), None)
+
+    def why_nothing(self) -> str:
+        """Why it let nothing through."""
+        if self._matcher.is_error():
+            return f"the grammar cannot go on: {_first_line(self._matcher.get_error())}"
+        if self._matcher.is_accepting():
+            return "the grammar is complete, but no token that ends the text is left"
+        return "the grammar allows no token that is left"
+
+
+def _interface(matcher: LLMatcher, n_tokens: int) -> Any:
+    """The functions of the sampler. llama.cpp has no way for exceptions: an error stays in the matcher."""
+
+    def accept(_: Any, token: int) -> None:
+        matcher.consume_token(token)
+
+    def apply(_: Any, candidates: Any) -> None:
+        array = candidates.contents
+        data = np.ctypeslib.as_array(ctypes.cast(array.data, ctypes.POINTER(_TokenData)), (array.size,))
+        allowed = np.zeros(n_tokens, bool)
+        if not matcher.is_error():
+            bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+            allowed = np.unpackbits(bits, count=n_tokens, bitorder="little").view(bool)
+        data["logit"][~allowed[data["id"]]] = -np.inf
+
+    return llama_cpp.llama_sampler_i(
+        accept=llama_cpp.llama_sampler_i_accept(accept),
+        apply=llama_cpp.llama_sampler_i_apply(apply),
+    )
+
+
+class _TokenData(ctypes.Structure):
+    """llama_token_data, with types that numpy reads."""
+
+    _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
+
+
+class _Tokens:
+    """A vocabulary as llguidance's TokenizerWrapper wants it. Control tokens are no text."""
+
+    def __init__(self, vocab: Vocabulary) -> None:
+        self._vocab = weakref.ref(vocab)
+        self.tokens = [vocab.piece(token) or vocab.piece(token, special=True) for token in range(vocab.n_tokens)]
+        self.special_token_ids = [token for token, text in enumerate(self.tokens) if text and not vocab.piece(token)]
+        self.bos_token_id = vocab.bos if vocab.bos >= 0 else None
+        self.eos_token_id = vocab.eos if vocab.eos >= 0 else None
+
+    def __call__(self, text: bytes) -> list[int]:
+        vocab = self._vocab()
+        return vocab.tokenize(text, False, False) if vocab is not None else []
+
+
+_tokenizers: weakref.WeakKeyDictionary[Vocabulary, LLTokenizer] = weakref.WeakKeyDictionary()
+
+
+def tokenizer_of(vocab: Vocabulary) -> LLTokenizer:
+    """The vocabulary as llguidance knows it; made once, in a quarter of a second for 49,000 tokens."""
+    if vocab not in _tokenizers:
+        _tokenizers[vocab] = LLTokenizer(TokenizerWrapper(_Tokens(vocab)), eos_token=vocab.ends())
+    return _tokenizers[vocab]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().split("\n")[0]

@@ -1,0 +1,118 @@
+"""The llama-cpp-python that is installed: is it one we know, and where are its functions?
+
+Knows versions and shared libraries; nothing of models, and nothing of our own native core. Whatever backend the
+user's llama-cpp-python was built with is what runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..errors import BindingError
+
+# The range whose C declarations the tests hold the core to. Upper bound exclusive.
+SUPPORTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
+
+
+def _version_text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def requirement() -> str:
+    """The supported range of llama-cpp-python as a pip requirement."""
+    low, high = map(_version_text, SUPPORTED_LLAMA_CPP)
+    return f"llama-cpp-python>={low},<{high}"
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The three numbers of a version of llama-cpp-python, without what a build adds to them."""
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
+
+
+def _import_llama_cpp() -> Any:
+    remedy = f'pip install "{requirement()}"'
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BindingError(f"llama-cpp-python cannot be imported ({error}). Mend it with: {remedy}") from error
+    installed = str(llama_cpp.__version__)
+    low, high = SUPPORTED_LLAMA_CPP
+    if not low <= version_numbers(installed) < high:
+        raise BindingError(
+            f"maskprobe {version('maskprobe')} works with {requirement()}, but {installed} is installed. "
+            f"Mend it with: {remedy}"
+        )
+    return llama_cpp
+
+
+llama_cpp = _import_llama_cpp()
+
+
+def _found(name: str) -> Any:
+    """A function of the libraries that llama_cpp has loaded, None if absent; never of others of the same name."""
+    raw = llama_cpp.llama_cpp
+    libraries: list[Callable[[], Any]] = [
+        lambda: raw._lib,  # on Linux and macOS a look-up here reaches ggml too
+        lambda: raw.load_shared_library("ggml-base", raw._base_path),
+        lambda: raw.load_shared_library("ggml-cpu", raw._base_path),
+    ]
+    for library in libraries:
+        try:
+            return getattr(library(), name)
+        except (AttributeError, FileNotFoundError, RuntimeError):
+            continue
+    return None
+
+
+def function_address(name: str) -> int:
+    """Where a llama.cpp or ggml function is in the loaded libraries, 0 if they lack it."""
+    return ctypes.cast(_found(name), ctypes.c_void_p).value or 0
+
+
+def batch_layout() -> list[int]:
+    """The size of llama_batch, then the offsets of its fields."""
+    batch = llama_cpp.llama_batch
+    fields = ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits")
+    return [ctypes.sizeof(batch), *(getattr(batch, field).offset for field in fields)]
+
+
+def library_of(name: str) -> Path | None:
+    """The file that a llama.cpp or ggml function was loaded from, None where that cannot be asked."""
+
+    class _Info(ctypes.Structure):
+        _fields_ = [
+            ("path", ctypes.c_char_p),
+            ("base", ctypes.c_void_p),
+            ("symbol", ctypes.c_char_p),
+            ("address", ctypes.c_void_p),
+        ]
+
+    try:
+        dladdr = ctypes.CDLL(None).dladdr
+    except (AttributeError, OSError, TypeError):  # Windows
+        return None
+    info = _Info()
+    found = dladdr(ctypes.c_void_p(function_address(name)), ctypes.byref(info))
+    return Path(os.fsdecode(info.path)) if found and info.path else None
+
+
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A llama.cpp or ggml function with these ctypes.
+
+    Raises:
+        BindingError: the loaded libraries lack it.
+    """
+    address = function_address(name)
+    if address == 0:
+        raise BindingError(f"the loaded llama.cpp has no function {name}")
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+
+def address_of(pointer: Any) -> int:
+    """The address in a ctypes pointer, or in the plain integer that ctypes makes of an opaque one."""
+    return pointer if isinstance(pointer, int) else ctypes.cast(pointer, ctypes.c_void_p).value or 0

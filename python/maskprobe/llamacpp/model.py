@@ -1,0 +1,166 @@
+"""A GGUF model and its context, made through llama_cpp's own structs, and what the model can do.
+
+Knows llama.cpp's handles and architectures; leaves options to loading, files to preflight, generation to the session.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .installed import llama_cpp
+from .logs import captured_log, reason
+from .options import LoadOptions
+from .preflight import check_file, check_model
+from .rpc import RpcDevices
+from .vocabulary import Vocabulary
+
+# ggml types that a KV cache can have, and the elements in a block of each: F32, F16, BF16, then Q4_0, Q4_1, Q5_0, Q5_1,
+# Q8_0 and IQ4_NL.
+_KV_TYPES = {0: 1, 1: 1, 30: 1, 2: 32, 3: 32, 6: 32, 7: 32, 8: 32, 20: 32}
+
+
+class Model:
+    """A loaded model with one context.
+
+    Raises:
+        ModelError: the file cannot be loaded, or the model does not generate text; the message has
+            llama.cpp's reason.
+        ValueError: an option does not fit the model.
+    """
+
+    def __init__(self, path: Path, options: LoadOptions, n_sequences: int) -> None:
+        check_file(path)
+        self.path = path
+        self.options = options
+        self.model: Any = None
+        self.ctx: Any = None
+        self._rpc: RpcDevices | None = None
+        with captured_log(options.verbose) as errors:
+            try:
+                self._load(errors)
+                self.vocab = Vocabulary(llama_cpp.llama_model_get_vocab(self.model))
+                self.n_vocab = self.vocab.n_tokens
+                self.n_embd = int(llama_cpp.llama_model_n_embd(self.model))
+                self._make_context(n_sequences, errors)
+                for adapter in (options.lora, options.control_vector):
+                    if adapter is not None:
+                        adapter.apply(self, errors)
+            except BaseException:
+                self.close()
+                raise
+
+    def _load(self, errors: list[str]) -> None:
+        llama_cpp.llama_backend_init()
+        check_model(self.path)
+        params = self.options.model_params()
+        if self.options.rpc_servers:
+            self._rpc = RpcDevices(self.options.rpc_servers)
+            params.devices = self._rpc.pointer()
+        self.model = llama_cpp.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self.model:
+            raise ModelError(f"llama.cpp cannot load {self.path}: {reason(errors)}. Is the file complete?")
+        self._check_generates()
+
+    def _make_context(self, n_sequences: int, errors: list[str]) -> None:
+        options, name = self.options, self.path.name
+        self._check_kv_types(options.type_k, options.type_v)
+        params = options.context_params(1 if self.why_no_probing() else n_sequences)
+        self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        if not self.ctx:
+            raise ModelError(
+                f"llama.cpp cannot make a context of n_ctx={options.n_ctx} for {name}: {reason(errors)}. "
+                "Try a smaller n_ctx or flash_attn=False"
+            )
+        if not llama_cpp.llama_get_memory(self.ctx):
+            raise ModelError(f"{name} has no decoder, so it cannot generate text")
+
+    def close(self) -> None:
+        if self.ctx:
+            llama_cpp.llama_free(self.ctx)
+            self.ctx = None
+        if self.model:
+            llama_cpp.llama_model_free(self.model)
+            self.model = None
+        if self._rpc:
+            self._rpc.close()
+            self._rpc = None
+
+    def _check_generates(self) -> None:
+        name = self.path.name
+        if not llama_cpp.llama_model_has_decoder(self.model):
+            raise ModelError(f"{name} has no decoder, so it cannot generate text")
+        if llama_cpp.llama_model_has_encoder(self.model):
+            raise ModelError(f"{name} is an encoder-decoder model; only decoders are supported")
+        if llama_cpp.llama_model_is_diffusion(self.model):
+            raise ModelError(f"{name} is a diffusion model; only token-by-token decoders are supported")
+        if llama_cpp.llama_vocab_type(llama_cpp.llama_model_get_vocab(self.model)) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+            raise ModelError(f"{name} has no vocabulary, so it cannot generate text")
+
+    def _check_kv_types(self, *types: int | None) -> None:
+        """Refuses KV cache types on which llama.cpp would abort."""
+        architecture = self.metadata("general.architecture")
+        head = self.metadata(f"{architecture}.attention.key_length")
+        size = int(head) if head else self.n_embd // max(1, llama_cpp.llama_model_n_head(self.model))
+        for kind in types:
+            if kind is None:
+                continue
+            if kind not in _KV_TYPES:
+                raise ValueError(f"type_k and type_v must be one of the ggml types {sorted(_KV_TYPES)}, got {kind}")
+            if size % _KV_TYPES[kind]:
+                raise ValueError(
+                    f"a KV cache of ggml type {kind} needs heads of a multiple of {_KV_TYPES[kind]} dimensions, "
+                    f"{self.path.name} has {size}; leave type_k and type_v out"
+                )
+
+    def why_no_probing(self) -> str | None:
+        """Why the model cannot be probed, as far as its metadata and options tell."""
+        if min(self.options.n_batch, self.options.n_ubatch) < 2:
+            return "with n_batch or n_ubatch of 1 a pass has no room for drafts"
+        if llama_cpp.llama_model_is_recurrent(self.model):
+            return "it is recurrent, so drafts cannot branch or be taken back"
+        if llama_cpp.llama_model_is_hybrid(self.model):
+            return "it has recurrent layers, so drafts cannot branch or be taken back"
+        rope = llama_cpp.llama_model_rope_type(self.model)
+        if rope in (llama_cpp.LLAMA_ROPE_TYPE_MROPE, llama_cpp.LLAMA_ROPE_TYPE_IMROPE):
+            return "it uses M-RoPE, whose embedding rows need four positions"
+        if llama_cpp.llama_model_n_embd_inp(self.model) != self.n_embd:
+            return "its input embeddings are wider than its token embeddings"
+        return None
+
+    def metadata(self, key: str) -> str | None:
+        """A GGUF metadata value as text, None if the model lacks it."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        n = llama_cpp.llama_model_meta_val_str(self.model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if n >= 0 else None
+
+    def all_metadata(self) -> dict[str, str]:
+        """All GGUF metadata as text; llama.cpp leaves arrays out."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        found = {}
+        for i in range(llama_cpp.llama_model_meta_count(self.model)):
+            texts = []
+            for read in (llama_cpp.llama_model_meta_key_by_index, llama_cpp.llama_model_meta_val_str_by_index):
+                n = read(self.model, i, buffer, len(buffer))
+                if n >= len(buffer):
+                    buffer = ctypes.create_string_buffer(n + 1)
+                    read(self.model, i, buffer, len(buffer))
+                texts.append(buffer.value.decode(errors="replace"))
+            found[texts[0]] = texts[1]
+        return found
+
+    def chat_template(self) -> str | None:
+        template = llama_cpp.llama_model_chat_template(self.model, None)
+        return template.decode(errors="replace") if template else None
+
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self.model, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+    def n_ctx(self) -> int:
+        """Context length in tokens."""
+        return int(llama_cpp.llama_n_ctx(self.ctx))

@@ -1,0 +1,1 @@
+"""The once-per-model work of `maskprobe tune`."""
