@@ -1,7 +1,7 @@
 """Is an installed wheel whole, and does its native core load? Needs cffi, but neither llama-cpp-python nor a model.
 
 Run by cibuildwheel on every platform, where building llama-cpp-python would take much longer than the wheel, and by
-tests/test_packaging.py on what is installed.
+tests/packaging/test_packaging.py on what is installed.
 """
 
 import sys

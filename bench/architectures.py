@@ -15,7 +15,7 @@ from pathlib import Path
 from maskprobe import MaskProbeLlama, ModelError
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "support"))
 
 import tiny_models  # noqa: E402
 

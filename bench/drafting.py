@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from maskprobe import MaskProbeLlama, Speculation
+from maskprobe.core.session import Pass
 from sizes import Shape, write
 
 SETTINGS = {
@@ -27,20 +27,20 @@ SETTINGS = {
 def core_us(llm: MaskProbeLlama, speculate: Speculation | bool) -> float:
     """Over the passes of one answer of a prompt that repeats itself."""
     us, tokens = 0.0, 0
-    engine = llm.engine
-    step = engine.step
+    session = llm.engine.session
+    step = session.step
 
-    def timed(c_pass: Any) -> None:
+    def timed(passed: Pass) -> None:
         nonlocal us, tokens
-        step(c_pass)
-        us += 1e3 * (c_pass.total_ms - c_pass.decode_ms)
-        tokens += c_pass.n_tokens
+        step(passed)
+        us += 1e3 * (passed.c.total_ms - passed.c.decode_ms)
+        tokens += passed.c.n_tokens
 
-    engine.step = timed  # type: ignore[method-assign]
+    session.step = timed  # type: ignore[method-assign]
     try:
         llm.generate([*range(100, 180)] * 3, max_tokens=200, temperature=0.0, speculate=speculate, cache_prompt=False)
     finally:
-        engine.step = step  # type: ignore[method-assign]
+        session.step = step  # type: ignore[method-assign]
     return us / tokens
 
 

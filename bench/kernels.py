@@ -27,8 +27,7 @@ from rich.table import Table
 import models
 import sizes
 from maskprobe import cpu_kernels
-from maskprobe.core.binding import check, lib
-from maskprobe.cpu_kernels import self_test
+from maskprobe.core.kernels import allow, kernels, limit_instructions, set_thread
 from maskprobe.llamacpp.ggml import Product
 from maskprobe.llamacpp.installed import llama_cpp
 from maskprobe.llamacpp.logs import captured_log
@@ -81,12 +80,12 @@ class Context:
 
     def rows(self, n: int, kernels: bool, repeat: int = 1) -> list[float]:
         """Milliseconds of passes of n rows."""
-        check(lib.mp_kernels_set_thread(int(kernels)))
+        set_thread(kernels)
         taken = []
         for _ in range(repeat):
             self.cut()
             taken.append(self.decode(self.n_past, n))
-        check(lib.mp_kernels_set_thread(-1))
+        set_thread(None)
         return taken
 
     def close(self) -> None:
@@ -165,13 +164,13 @@ def prompts(path: Path, n_threads: int, n_tokens: int) -> tuple[float, float]:
     context = Context(path, n_threads, n_tokens, n_batch=512)
     taken: tuple[list[float], list[float]] = ([], [])
     for turn in range(8):
-        check(lib.mp_kernels_set_thread(turn % 2))
+        set_thread(turn % 2 == 1)
         llama_cpp.llama_memory_clear(context.memory, True)
         starts = range(0, n_tokens, 512)
         passes = [context.decode(start, min(512, n_tokens - start), last_logits_only=True) for start in starts]
         if turn > 1:  # the first of each are warm-up
             taken[turn % 2].append(sum(passes) / n_tokens)
-    check(lib.mp_kernels_set_thread(-1))
+    set_thread(None)
     context.close()
     return median(taken[0]), median(taken[1])
 
@@ -181,22 +180,22 @@ def products(console: Console) -> None:
     rows, size = (1, 2, 4, 8, 16, 128), 2048
     rng = np.random.default_rng(0)
     table = Table("kernel", *map(str, rows))
-    check(lib.mp_kernels_allow(2**32 - 1, 2**32 - 1))
-    for kernel in (one for one in self_test.kernels() if not one.name.startswith("attention")):
+    allow(kernels(), kernels())
+    for kernel in (one for one in kernels() if not one.name.startswith("attention")):
         product = Product(kernel.type, rng.standard_normal((size, size)).astype(np.float32), repacked=kernel.repacked)
         cells = []
         for n in rows:
             x = rng.standard_normal((n, size)).astype(np.float32)
             taken: tuple[list[float], list[float]] = ([], [])
             for turn in range(2 * (40 if n < 16 else 8)):
-                check(lib.mp_kernels_set_thread(turn % 2))
+                set_thread(turn % 2 == 1)
                 began = time.perf_counter()
                 product.compute(x)
                 taken[turn % 2].append(time.perf_counter() - began)
             cells.append("-" if n < kernel.fewest_rows else f"{min(taken[1]) / min(taken[0]):.2f}")
         product.close()
         table.add_row(kernel.name, *cells)
-    check(lib.mp_kernels_set_thread(-1))
+    set_thread(None)
     console.print(table)
 
 
@@ -212,7 +211,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.instructions:
-        check(lib.mp_kernels_limit_instructions(args.instructions.encode()))
+        limit_instructions(args.instructions)
     status = cpu_kernels.prepare()
     console = Console(width=120)
     console.print(f"{status.instructions}: {', '.join(status.kernels)} {status.reason or ''}", highlight=False)

@@ -20,10 +20,10 @@ from rich.progress import track
 
 from maskprobe import MaskProbeLlama
 from maskprobe.bench.prompts import choose, is_looping, read_prompts
-from maskprobe.bench.rows import Row, RowContext
-from maskprobe.core.survey import WIDTH
+from maskprobe.core.session import ADJACENCY_WIDTH as WIDTH
 from maskprobe.drafting.store import load_texts
 from models import quantized
+from rows import Row, RowContext
 
 MAGIC = b"MPR2"
 GUESSES = 32  # of a mask, as the core reads them
@@ -77,7 +77,7 @@ def main() -> None:
     with MaskProbeLlama(quantized(args.type), n_threads=1, n_ctx=2048) as llm, args.answers.open("wb") as out:
         cases = choose(llm, read_prompts(args.prompts), args.limit, 800)
         context = RowContext(llm, n_sequences=1)
-        mask = context.embeddings.table_mean_and_deviation()[0]
+        mask = context.start_vectors.table_mean_and_deviation[0]
         out.write(MAGIC)
         texts = load_texts(llm.model_path, context.n_vocab)
         write(out, context.n_vocab, WIDTH, GUESSES, len(texts), len(cases))

@@ -61,7 +61,7 @@ BLOCKS = {
     "Q4_K": Blocks(gguf.GGMLQuantizationType.Q4_K, 256, 144, ((0, 1e-4), (2, 1e-4))),
     "Q6_K": Blocks(gguf.GGMLQuantizationType.Q6_K, 256, 210, ((208, 1e-5),)),
 }
-# Tokens per pass by rows on SmolLM2-135M, all outputs and those that do not loop; docs/results.md.
+# Tokens per pass by rows on SmolLM2-135M, all outputs and those that do not loop; docs/lab/rows.md.
 ACCEPTANCE = {2: (1.44, 1.29), 4: (1.85, 1.51), 10: (2.38, 1.82), 30: (2.87, 2.13), 60: (3.11, 2.27)}
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(Path(folder), args.size, args.type)
         with MaskProbeLlama(path, n_ctx=1024, n_threads=args.n_threads, speculation=Speculation(budget=1)) as llm:
-            costs = llm.engine.measure_costs(args.seconds)
+            costs = llm.engine.knowledge.measure_costs(args.seconds)
             title = f"random {args.size} Qwen3, {args.type}, {llm.n_threads()} threads"
     table = Table("rows", "ms", "plain passes", "tokens/pass (measured on 135M)", "projected speed", title=title)
     for rows, ms in costs.items():

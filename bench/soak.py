@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,13 +148,8 @@ class _Requests:
             if n_left < 0:
                 raise ZeroDivisionError
 
-        self.llm.engine.before_pass = fail
-        try:
-            self.llm.generate(self._prompt(), **(self._options() | {"max_tokens": 64}))
-        except ZeroDivisionError:
-            pass  # few tokens may come in fewer passes
-        finally:
-            self.llm.engine.before_pass = None
+        with suppress(ZeroDivisionError):  # few tokens may come in fewer passes
+            self.llm.generate(self._prompt(), **(self._options() | {"max_tokens": 64}), before_pass=fail)
 
     def compare_with_fresh(self, path: Path) -> None:
         ids, options = self._prompt(), self._options() | {"cache_prompt": False}
@@ -181,7 +176,7 @@ class _Requests:
         """The session's tokens are those that were asked and answered."""
         self.done.tokens += len(out.tokens)
         text = [*prompt, *out.tokens]
-        cached = self.llm.engine.cached()
+        cached = self.llm.engine.session.cached()
         assert len(cached) >= len(prompt), "the prompt is not in the KV cache"
         n = min(len(cached), len(text))
         assert cached[:n] == text[:n], "the KV cache holds another text"
@@ -193,7 +188,7 @@ def question(rng: random.Random) -> str:
 
 def check_kv(llm: MaskProbeLlama) -> None:
     """Sequences of the KV cache hold the session's tokens from position 0 on, or nothing."""
-    ctx, n = llm.engine.model.ctx, llm.engine.n_cached()
+    ctx, n = llm.engine.model.ctx, llm.engine.session.n_cached()
     memory = llama_cpp.llama_get_memory(ctx)
     found = [
         (llama_cpp.llama_memory_seq_pos_min(memory, s), llama_cpp.llama_memory_seq_pos_max(memory, s))
@@ -252,7 +247,7 @@ class Conversation:
             options["cache_prompt"] = False
         while True:
             try:
-                if path is not None and self.llm.engine.n_cached():
+                if path is not None and self.llm.engine.session.n_cached():
                     self.llm.save_state(self.state)
                 text, tokens = self._answer(self.llm, options | {"speculate": self.rng.choice(MODES)})
                 break

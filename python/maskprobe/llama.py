@@ -1,7 +1,7 @@
 """MaskProbeLlama: a model that generates text, by plain decoding or with probed drafts.
 
-Knows what users may ask for and checks it; loading, tokens, the life of the object and the generation itself have
-modules of their own.
+Knows what users may ask for; loading, prompts, the life of the object and the generation itself have modules of their
+own.
 """
 
 from __future__ import annotations
@@ -20,21 +20,28 @@ from . import cpu_kernels as kernels_of_process
 from .chat.control_tokens import ControlTokens
 from .chat.formats import ChatFormats
 from .chat.handlers import Handler
-from .chat.prompts import Prompt, TokenMethods
+from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
 from .compat.methods import CompletionMethods
 from .drafting import store
-from .generation import state
 from .generation.engine import Engine
-from .generation.run import Request, run
+from .generation.lifetime import Lifetime
+from .generation.request import (
+    BeforePass,
+    Options,
+    Request,
+    checked_before_pass,
+    checked_max_tokens,
+    checked_n_top,
+    checked_stops,
+)
+from .generation.run import run
 from .generation.sampling import Sampling, SamplingOptions
 from .hub import download_matching, resolve_model
-from .llamacpp.adapters import ControlVector, Lora
 from .llamacpp.installed import llama_cpp
 from .llamacpp.logs import captured_log
 from .llamacpp.model import Model
-from .llamacpp.options import LoadOptions, default_n_threads
-from .llamacpp.rpc import checked_servers
+from .llamacpp.options import LoadOptions
 from .results import Chunk, Generation, TokenLogprobs
 from .speculation import Speculation
 
@@ -42,20 +49,8 @@ from .speculation import Speculation
 # keeps one row of logits per sequence.
 _SEQUENCES = 64
 
-MAX_TOP_LOGPROBS = 100
 
-
-class Options(SamplingOptions, total=False):
-    """Keyword arguments of generate and stream; see :meth:`MaskProbeLlama.stream`."""
-
-    max_tokens: int | None
-    stop: str | Sequence[str] | None
-    logprobs: int | None
-    speculate: bool | Speculation | None
-    cache_prompt: bool
-
-
-class MaskProbeLlama(CompletionMethods, TokenMethods):
+class MaskProbeLlama(CompletionMethods):
     """A local GGUF model. Parameters are named as in llama-cpp-python.
 
     One object runs one generation at a time and may move between threads; several threads have an object each.
@@ -84,7 +79,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         cpu_kernels: let passes of a few rows on the CPU take maskprobe's own kernels where they fit, see
-            :mod:`maskprobe.cpu_kernels`; False = llama.cpp's alone.
+            docs/kernels.md; False = llama.cpp's alone.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
 
@@ -131,57 +126,35 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         speculation: Speculation | None = None,
         verbose: bool = False,
     ) -> None:
-        super().__init__()
-        self.speculation = _checked_speculation(speculation if speculation is not None else Speculation())
+        options = LoadOptions.of_arguments(locals())
+        self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
         self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
-        threads = default_n_threads() if n_threads is None else n_threads
-        options = LoadOptions(
-            n_ctx=n_ctx,
-            n_batch=n_batch,
-            n_ubatch=n_ubatch,
-            n_threads=threads,
-            n_threads_batch=threads if n_threads_batch is None else n_threads_batch,
-            n_gpu_layers=n_gpu_layers,
-            rpc_servers=checked_servers(rpc_servers, n_gpu_layers),
-            split_mode=split_mode,
-            main_gpu=main_gpu,
-            tensor_split=tensor_split or (),
-            flash_attn=flash_attn,
-            type_k=type_k,
-            type_v=type_v,
-            use_mmap=use_mmap,
-            use_mlock=use_mlock,
-            offload_kqv=offload_kqv,
-            rope_freq_base=rope_freq_base,
-            rope_freq_scale=rope_freq_scale,
-            lora=None if lora_path is None else Lora(Path(lora_path), lora_scale),
-            control_vector=None
-            if control_vector is None
-            else ControlVector(Path(control_vector), control_vector_scale, control_vector_layer_range),
-            cpu_kernels=cpu_kernels,
-            verbose=verbose,
-        )
         kernels = kernels_of_process.prepare() if cpu_kernels else None
         if verbose and kernels is not None:
             print(f"CPU kernels: {kernels}", file=sys.stderr)
-        instructions = kernels.instructions if kernels is not None and kernels.active else ""
         model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
         try:
             self.metadata = model.all_metadata()
             bos, eos = (model.vocab.special_text(token) for token in (model.vocab.bos, model.vocab.eos))
             self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
             self.control_tokens = ControlTokens(model.vocab)
-            with captured_log(verbose):
-                setup = store.setup_key(options.n_threads, n_gpu_layers, options.rpc_servers, instructions)
-                engine = Engine(model, setup, cpu_kernels=bool(instructions))
-                if engine.why_plain is None and self.speculation.plans_with_measured_costs():
-                    engine.measured_costs()
+            engine = self._open(model, kernels.instructions if kernels is not None and kernels.active else "")
         except BaseException:
             model.close()
             raise
-        self._open(engine)
+        self._lifetime = Lifetime(engine)
         if engine.why_plain is not None:
             warnings.warn(f"{model.path.name} is decoded plainly: {engine.why_plain}", RuntimeWarning, stacklevel=2)
+
+    def _open(self, model: Model, instructions: str) -> Engine:
+        """The engine of a model whose passes take our kernels for these instructions, if any."""
+        options = model.options
+        setup = store.setup_key(options.n_threads, options.n_gpu_layers, options.rpc_servers, instructions)
+        with captured_log(options.verbose):
+            engine = Engine(model, setup, cpu_kernels=bool(instructions))
+            if engine.why_plain is None:
+                engine.knowledge.prepare(self.speculation)
+        return engine
 
     # --- from the hub ---------------------------------------------------------------------------------
 
@@ -240,71 +213,6 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             download_matching(repo_id, filename, additional_files, local_dir=local_dir, cache_dir=cache_dir), **kwargs
         )
 
-    # --- the model ------------------------------------------------------------------------------------
-
-    @property
-    def model_path(self) -> Path:
-        """The file that was loaded."""
-        return self._engine.model.path
-
-    @property
-    def why_plain(self) -> str | None:
-        """Why the model cannot be probed and is decoded plainly, None if it can."""
-        return self._engine.why_plain
-
-    @property
-    def n_gpu_layers(self) -> int:
-        """Layers asked for on the GPU."""
-        return self._engine.model.options.n_gpu_layers
-
-    @property
-    def rpc_servers(self) -> Sequence[str]:
-        """The RPC servers that take part."""
-        return self._engine.model.options.rpc_servers
-
-    def n_threads(self) -> int:
-        """Threads of all decoding."""
-        return int(llama_cpp.llama_n_threads(self.engine.model.ctx))
-
-    def description(self) -> str:
-        """Architecture, size and quantization in words, e.g. "llama ?B Q4_0"."""
-        return self.engine.model.description()
-
-    def reset(self, *, learned: bool = False) -> None:
-        """Forgets the KV cache: the next generation decodes its whole prompt.
-
-        Args:
-            learned: forget what earlier generations have taught the drafts as well.
-        """
-        with self._entered():
-            self._engine.reset()
-            if learned:
-                self._engine.forget()
-
-    def save_state(self, path: str | PathLike[str]) -> int:
-        """Writes the KV cache with its tokens to a file, for :meth:`load_state` of this or another object.
-
-        Returns the number of tokens. What drafts have learned is not part of it.
-
-        Raises:
-            StateError: there is nothing to save yet.
-            OSError: the file cannot be written.
-        """
-        with self._entered():
-            return state.save(self._engine, Path(path))
-
-    def load_state(self, path: str | PathLike[str]) -> int:
-        """Puts a saved KV cache in place of the present one: prompts that begin with its tokens reuse them.
-
-        The model, its adapter, rope and KV cache types must be those of the object that saved it. Returns the number
-        of tokens. Load no file from strangers: llama.cpp trusts the values in it.
-
-        Raises:
-            StateError: the file is missing, damaged, or does not fit; the object stays usable.
-        """
-        with self._entered():
-            return state.load(self._engine, Path(path))
-
     # --- generation -----------------------------------------------------------------------------------
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
@@ -332,6 +240,7 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
         logprobs: int | None = None,
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
+        before_pass: BeforePass | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[Chunk, None, None]:
         """Generates a completion, one chunk per committed token.
@@ -349,8 +258,9 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
                 True = the object's speculation, or an error; False = plain one-row decoding; or a Speculation.
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
-            sampling: the parameters of :class:`~maskprobe.sampling.Sampling`: temperature (0 = greedy), top_k,
-                top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
+            before_pass: called before every llama_decode; what it raises ends the generation, the object stays usable.
+            sampling: the parameters of :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy),
+                top_k, top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
 
         Raises:
             ValueError, TypeError: an argument is out of range; nothing was decoded.
@@ -360,50 +270,40 @@ class MaskProbeLlama(CompletionMethods, TokenMethods):
             DecodeError: llama.cpp failed; the object stays usable.
             SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
         """
-        model = self.engine.model
+        vocab = self.engine.model.vocab
         if sampling.get("seed") is None:
             sampling["seed"] = self._seed
         sampler = Sampling(**sampling)
-        chain = sampler.chain(model.vocab)
-        limit = 2**31 - 1 if max_tokens is None else checked_integer("max_tokens", max_tokens, 1, 2**31 - 1)
-        if logprobs is not None:
-            checked_integer("logprobs", logprobs, 0, MAX_TOP_LOGPROBS)
         assert sampler.seed is not None, "resolved by Sampling"
-        request = Request(
-            chain=chain,
-            seed=sampler.seed,
-            max_tokens=limit,
-            n_top=logprobs,
-            cache_prompt=checked_flag("cache_prompt", cache_prompt),
-            stop=_checked_stops(stop),
-            prompt=self._checked_prompt(prompt),
-            speculation=self._chosen_speculation(speculate),
+        return self._run(
+            Request(
+                chain=sampler.chain(vocab),
+                seed=sampler.seed,
+                max_tokens=checked_max_tokens(max_tokens),
+                n_top=checked_n_top(logprobs),
+                cache_prompt=checked_flag("cache_prompt", cache_prompt),
+                before_pass=checked_before_pass(before_pass),
+                stop=checked_stops(stop),
+                prompt=self.prompts.checked(prompt),
+                speculation=self._chosen_speculation(speculate),
+            )
         )
-        return self._run(request)
 
     def _chosen_speculation(self, speculate: bool | Speculation | None) -> Speculation | None:
         """The speculation of one generation, None for plain decoding."""
         if speculate is False or (speculate is None and self.why_plain is not None):
             return None
         chosen = self.speculation if speculate is None or speculate is True else _checked_speculation(speculate)
-        self._engine.check_fits(chosen)
+        self.engine.check_fits(chosen)
         return chosen
 
     def _run(self, request: Request) -> Generator[Chunk, None, None]:
-        verbose = self._engine.model.options.verbose
-        with self._entered(), closing(run(self._engine, request)) as chunks:
+        with self._lifetime.use() as engine, closing(run(engine, request)) as chunks:
             for chunk in chunks:
-                if verbose and chunk.stats is not None:
+                if engine.model.options.verbose and chunk.stats is not None:
                     print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)
                 yield chunk
-                self._check_process()  # who goes on may be a fork
-
-
-def _checked_stops(stop: object) -> list[str]:
-    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
-        raise ValueError(f"stop must hold strings, got {stop!r}")
-    return [s for s in stops if s]
+                self._lifetime.check_process()  # who goes on may be a fork
 
 
 def _checked_speculation(speculation: object) -> Speculation:

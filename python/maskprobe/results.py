@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 FinishReason = Literal["stop", "length"]
 
@@ -122,46 +121,3 @@ class Generation:
     stats: Stats
     from_draft: list[bool] = field(default_factory=list)  # per token
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # per token, where asked for
-
-
-@dataclass
-class Counter:
-    """Counts what one generation commits while it runs; the core adds up the rest."""
-
-    prompt_n: int = 0
-    cache_n: int = 0
-    prompt_ms: float = 0.0
-    predicted_n: int = 0
-    predicted_ms: float = 0.0
-    probe: str = ""
-    choice: str = ""
-    accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
-    rows: list[int] = field(default_factory=list)  # per pass
-
-    def stats(self, totals: Any) -> Stats:
-        """The figures, with those of the core (an mp_totals)."""
-        accepted = self.accepted
-        said = zip(totals.said_n, totals.said_n_true, totals.said_sum, strict=True)
-        return Stats(
-            prompt_n=self.prompt_n,
-            cache_n=self.cache_n,
-            prompt_ms=self.prompt_ms,
-            predicted_n=self.predicted_n,
-            predicted_ms=self.predicted_ms,
-            passes=len(accepted),
-            rows=totals.n_rows,
-            passes_by_rows=tuple(sorted(Tally(self.rows).items())),
-            rows_again=totals.n_again,
-            draft_n=totals.n_drafted,
-            draft_n_accepted=sum(accepted),
-            accepted_per_depth=tuple(sum(n > d for n in accepted) for d in range(max(accepted, default=0))),
-            decode_ms=totals.decode_ms,
-            host_ms=max(0.0, self.predicted_ms - totals.decode_ms),
-            kv_scans=totals.n_kv_scans,
-            expected_n=totals.expected,
-            probe=self.probe,
-            probe_n=totals.n_probed,
-            probe_logp=totals.probe_logp,
-            choice=self.choice,
-            reliability=tuple(said) if any(totals.said_n) else (),
-        )

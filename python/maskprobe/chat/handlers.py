@@ -6,7 +6,7 @@ They are written for a llama_cpp.Llama; what they need of one is here, over a Ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .control_tokens import ControlTokens
 
@@ -64,17 +64,27 @@ class ChatModel:
             yield part
 
 
-class Rendered(BaseException):
-    """Carries a prompt and its stop strings out of a handler, which must not catch it."""
+class Formatted(NamedTuple):
+    """A prompt as text, and the strings that end the answer to it."""
 
-    def __init__(self, text: str, stop: list[str]) -> None:
-        super().__init__(text)
-        self.text = text
-        self.stop = stop
+    text: str
+    stop: list[str]
 
 
-class PromptReader:
-    """Ends a handler at the first completion that it asks for."""
+class _FirstPrompt(BaseException):
+    """Carries a prompt out of a handler.
+
+    A handler goes on with whatever create_completion returns, so there is no other way to end it; and it may catch an
+    Exception. :func:`read_prompt` is the only place that raises and catches it.
+    """
+
+    def __init__(self, prompt: Formatted) -> None:
+        super().__init__(prompt)
+        self.prompt = prompt
+
+
+class _PromptReader:
+    """Stands for the model until a handler asks for its first completion."""
 
     verbose = False
 
@@ -88,16 +98,16 @@ class PromptReader:
 
     def create_completion(self, prompt: Any, **options: Any) -> Any:
         stop = [stop for stop in options.get("stop") or () if stop]
-        raise Rendered(prompt if isinstance(prompt, str) else self._text, stop)
+        raise _FirstPrompt(Formatted(prompt if isinstance(prompt, str) else self._text, stop))
 
 
-def read_prompt(handler: Handler, metadata: Mapping[str, str], **arguments: Any) -> Rendered:
+def read_prompt(handler: Handler, metadata: Mapping[str, str], **arguments: Any) -> Formatted:
     """The first prompt that a handler makes, empty if it asks for nothing."""
     try:
-        handler(llama=PromptReader(metadata), **arguments)
-    except Rendered as rendered:
-        return rendered
-    return Rendered("", [])
+        handler(llama=_PromptReader(metadata), **arguments)
+    except _FirstPrompt as first:
+        return first.prompt
+    return Formatted("", [])
 
 
 def with_messages_as_text(handler: Handler, llm: Any) -> Handler:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -25,7 +26,7 @@ except MaskProbeError as error:
     broken = error
 
 
-def main() -> None:
+def main(run: Callable[..., object] = app) -> None:
     """Entry point: errors of the package and of files become one line and exit code 1, Ctrl-C exit code 130."""
     # Asked to end, Python unwinds as it does for Ctrl-C: child processes are stopped, files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         if broken is not None:
             raise broken
-        app(standalone_mode=False)
+        run(standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         forget_output()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import typer
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
-from ..speculation import Speculation
 from .app import app
 from .groups import grouped
 from .loading import Loading
@@ -93,63 +91,6 @@ def suite(
         finally:  # an interrupted run shows what is finished
             if results.runs:
                 show(results, tables())
-
-
-@bench.command()
-@grouped
-def paper(
-    *,
-    table: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="1 rows, 2 trees, 3 masks, 4 start vectors, 5 updates, 6 pruning, 7 sampling, 8 building. Repeatable."
-        ),
-    ] = None,
-    figure: Annotated[int | None, typer.Option(min=2, max=2, help="2: hidden states of masks by layer.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the figure to this PNG file.")] = None,
-    model: ModelOption = None,
-    limit: LimitOption = 39,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Tokens per answer.")] = 128,
-    measuring: Measuring,
-) -> None:
-    """Measure tables of the paper or its figure 2 again, beside what was published; tables share their runs."""
-    from ..bench import layers, runs
-    from ..bench import paper as tables_of_paper
-    from ..bench.naive import NaiveProbe
-    from ..bench.prompts import choose, read_prompts
-    from ..bench.results import Results
-
-    if bool(table) == (figure is not None):
-        raise ValueError("ask for tables or for the figure: --table 1, or --figure 2")
-    if plot is not None and figure is None:
-        raise ValueError("--plot needs --figure 2")
-    if measuring.out is not None and figure is not None:
-        raise ValueError("--out needs --table; a figure is written with --plot")
-    questions = tables_of_paper.questions(table or [])
-    settings = tables_of_paper.settings(questions)
-    path = resolve_model(model)
-    cases = read_prompts(measuring.prompts)
-    leaves = max([*settings.values(), Speculation()], key=lambda speculation: speculation.leaves())
-    with MaskProbeLlama(path, speculation=leaves, **measuring.arguments()) as llm:
-        chosen = choose(llm, cases, limit, measuring.max_prompt_tokens)
-        if figure is not None:
-            drifts = layers.measure(llm, [ids for _, ids in chosen], max_tokens=max_tokens, console=notes)
-            layers.show(drifts, f"cosine to the true token's hidden state: {llm.description()}", tables())
-            if plot is not None:
-                layers.plot(drifts, plot)
-            return
-        naive = {tables_of_paper.NAIVE: lambda: NaiveProbe(llm)} if tables_of_paper.has_naive(questions) else {}
-        temperature = questions[0].temperature
-        plan = runs.Plan(cases=chosen, settings=settings, plain=True, max_tokens=max_tokens, temperature=temperature)
-        header = runs.header(llm, path, plan, list(naive)) | {"temperature": temperature}
-        results = Results(header, measuring.out)
-        results.begin()
-        try:
-            runs.run(lambda: nullcontext(llm), plan, naive, results, notes)
-        finally:  # an interrupted run shows what is finished
-            if results.runs:
-                for question in questions:
-                    tables_of_paper.show(question, results, tables())
 
 
 @bench.command()

@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from ..errors import ContextError, MaskProbeError, ModelError
+from ..generation.request import Options
 from ..hub import resolve_model
-from ..llama import MaskProbeLlama, Options
+from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from ..results import Stats
 from .app import app

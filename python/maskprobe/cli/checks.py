@@ -20,7 +20,7 @@ import numpy as np
 import platformdirs
 
 from .. import __version__, cache, cpu_kernels
-from ..drafting import costs, outlook
+from ..drafting import costs
 from ..errors import MaskProbeError, ModelError, RpcError
 from ..hub import resolve_model
 from ..hub.embedded import embedded_model
@@ -231,12 +231,12 @@ def _drafts(llm: MaskProbeLlama) -> Iterator[Check]:
         yield Check("probing", "warning", found, "use another model, or this one as it is")
         return
     yield Check("probing", "ok", "the model can be probed")
-    measured = llm.engine.measure_costs()
+    measured = llm.engine.knowledge.measure_costs()
     points = ", ".join(f"{rows}: {ms / measured[1]:.2f}" for rows, ms in measured.items())
     yield Check("cost of a pass", "ok", f"{measured[1]:.1f} ms for one row; by rows, in plain passes: {points}")
     curve = costs.interpolate(measured, costs.MEASURED_ROWS)
-    if outlook.least_chance(curve) is None:
+    if costs.least_chance(curve) is None:
         remedy = "a GPU, or weights of a plain type (F16, F32), may make rows cheaper"
-        yield Check("drafts", "warning", outlook.in_words(curve), remedy)
+        yield Check("drafts", "warning", costs.outlook(curve), remedy)
     else:
-        yield Check("drafts", "ok", outlook.in_words(curve))
+        yield Check("drafts", "ok", costs.outlook(curve))

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
+from ..generation.request import Options
 from ..hub import resolve_model
-from ..llama import MaskProbeLlama, Options
+from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from .app import app
 from .groups import grouped
@@ -63,7 +64,7 @@ def generate(
         reference = None
         if compare and not answering.plain:
             again: Options = {**options, "speculate": False, "cache_prompt": False}
-            with llm.engine.stock_kernels():
+            with llm.engine.session.stock_kernels():
                 reference = llm.generate(ids, **again).stats
         if as_json:
             result: dict[str, Any] = {

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from .. import cpu_kernels
-from ..drafting import costs, outlook, store
+from ..drafting import costs, store
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..llamacpp.installed import llama_cpp
@@ -79,9 +79,9 @@ def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
     if llm.why_plain is not None:
         return {"probing": False, "why_plain": llm.why_plain}
     path = engine.model.path
-    choice = engine.probe_choice()
+    choice = engine.knowledge.probe_choice()
     scores = {name: round(choice.mean(name), 3) for name in choice.names if choice.mean(name) > float("-inf")}
-    measured = engine.measured_costs()
+    measured = engine.knowledge.measured_costs()
     curve = costs.interpolate(measured, costs.MEASURED_ROWS)
     return {
         "probing": True,
@@ -96,8 +96,8 @@ def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
             {"rows": rows, "ms": round(ms, 3), "plain_passes": round(ms / measured[1], 3)}
             for rows, ms in measured.items()
         ],
-        "rows_that_pay": {f"{chance:g}": outlook.best_rows(curve, chance)[0] for chance in _CHANCES},
-        "outlook": outlook.in_words(curve),
+        "rows_that_pay": {f"{chance:g}": costs.best_rows(curve, chance)[0] for chance in _CHANCES},
+        "outlook": costs.outlook(curve),
     }
 
 

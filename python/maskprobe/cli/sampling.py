@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..llama import Options
+from ..generation.request import Options
 
 SystemOption = Annotated[str | None, typer.Option(help="System message.")]
 

@@ -1,4 +1,4 @@
-"""Rows of the model's token embedding table, and the start vectors of masks made from them.
+"""Rows of the model's token embedding table.
 
 The table is never expanded: rows are read and dequantized one at a time by the core.
 """
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import cache
 from ..errors import ModelError
 from ..splits import split_paths
 from .binding import check, ffi, lib
@@ -31,7 +30,6 @@ class Embeddings:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         paths = [ffi.new("char[]", os.fsencode(p)) for p in split_paths(path)]
         handle = lib.mp_embeddings_init(paths, len(paths))
         if handle == ffi.NULL:
@@ -60,42 +58,3 @@ class Embeddings:
         mean = total / len(tokens)
         deviation = np.sqrt(np.maximum(squares / len(tokens) - mean**2, 0.0))
         return mean.astype(np.float32), deviation.astype(np.float32)
-
-    def table_mean_and_deviation(self) -> tuple[FloatArray, FloatArray]:
-        """The same over the whole table; computed once per model file and cached."""
-        stored = cache.load_arrays("embeddings", self._path) or {}
-        moments = [stored.get(name) for name in ("mean", "deviation")]
-        mean, deviation = moments
-        if not all(
-            m is not None and cache.is_numeric(m) and m.shape == (self.n_embd,) and np.isfinite(m).all()
-            for m in moments
-        ):
-            mean, deviation = self.mean_and_deviation(range(self.n_vocab))
-            cache.store_arrays("embeddings", self._path, {"mean": mean, "deviation": deviation})
-        assert mean is not None, "loaded or computed"
-        assert deviation is not None, "loaded or computed"
-        return mean.astype(np.float32), deviation.astype(np.float32)
-
-    def start_masks(self, k: int, probe: str | FloatArray, prompt: Sequence[int], seed: int) -> FloatArray:
-        """Start vectors of k masks, [k, n_embd]. [ESP, §3.1]
-
-        Raises:
-            ValueError: an array given as probe has another width than the model's embeddings.
-        """
-        if not isinstance(probe, str):
-            if probe.shape[-1] != self.n_embd:
-                raise ValueError(f"the probe array has {probe.shape[-1]} dimensions, the model has {self.n_embd}")
-            masks = np.broadcast_to(probe, (k, self.n_embd))
-        elif probe == "prompt-mean":
-            masks = np.tile(self.mean_and_deviation(prompt)[0], (k, 1))
-        elif probe == "last-4-mean":
-            masks = np.tile(self.mean_and_deviation(prompt[-4:])[0], (k, 1))
-        elif probe == "last-k":
-            # A prompt shorter than k repeats its first token.
-            masks = self.rows([prompt[max(0, len(prompt) - k + i)] for i in range(k)])
-        else:
-            mean, deviation = self.table_mean_and_deviation()
-            masks = np.tile(mean, (k, 1))
-            if probe == "sample":
-                masks += deviation * np.random.default_rng(seed).standard_normal((k, self.n_embd), dtype=np.float32)
-        return np.ascontiguousarray(masks, dtype=np.float32)

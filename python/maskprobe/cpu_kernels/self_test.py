@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.binding import addresses, check, ffi, lib
+from ..core.kernels import Kernel, allow, attach, kernels, limit_instructions, set_thread
 from ..llamacpp.ggml import Floats, Halves, Product, attention
 
 FORMAT = 3  # raise it when more, or something else, is checked
@@ -44,50 +44,7 @@ class Verdict:
     for_prompts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class KernelInfo:
-    """What the core says of a kernel."""
-
-    index: int
-    name: str
-    type: int
-    repacked: bool
-    k_multiple: int
-    n_multiple: int
-    fewest_rows: int
-    most_rows: int
-
-
-def kernels() -> list[KernelInfo]:
-    """The kernels that the present instruction set has."""
-    found: list[KernelInfo] = []
-    info = ffi.new("mp_kernel *")
-    while lib.mp_kernels_get(len(found), info) == lib.MP_OK:
-        found.append(
-            KernelInfo(
-                len(found),
-                ffi.string(info.name).decode(),
-                info.type,
-                bool(info.repacked),
-                info.k_multiple,
-                info.n_multiple,
-                info.fewest_rows,
-                info.most_rows,
-            )
-        )
-    return found
-
-
-def attach() -> None:
-    """Puts the kernels in the way of ggml's CPU backend, for good; none is used before it is allowed.
-
-    Raises:
-        BindingError: this build of ggml does not let them in; the message says why.
-    """
-    check(lib.mp_kernels_attach(*addresses(lib.mp_kernels_required_function)))
-
-
-def _sizes(kernel: KernelInfo) -> Iterator[tuple[int, int]]:
+def _sizes(kernel: Kernel) -> Iterator[tuple[int, int]]:
     """Elements of a row and columns: one block and several, whole vectors of columns and what is left over."""
     yield kernel.k_multiple, kernel.n_multiple
     yield 3 * kernel.k_multiple, 5 * kernel.n_multiple if kernel.n_multiple > 1 else 37
@@ -103,7 +60,7 @@ def _random(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     return values
 
 
-def difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+def difference(kernel: Kernel, rng: np.random.Generator) -> str | None:
     """Where a kernel's bits are not those of llama.cpp's own, None if nowhere."""
     of_attention = kernel.name.startswith("attention")
     return _attention_difference(kernel, rng) if of_attention else _product_difference(kernel, rng)
@@ -113,7 +70,7 @@ def difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
 class _Attention:
     """Queries and a cache, of a kernel's type."""
 
-    kernel: KernelInfo
+    kernel: Kernel
     q: Floats
     k: Floats
     v: Floats
@@ -133,7 +90,7 @@ class _Attention:
         )
 
 
-def _attentions(kernel: KernelInfo, rng: np.random.Generator) -> Iterator[_Attention]:
+def _attentions(kernel: Kernel, rng: np.random.Generator) -> Iterator[_Attention]:
     for heads, cached_heads, size, n_keys in _CACHES:
         q = 2 * rng.standard_normal((heads, _MOST_ROWS, size)).astype(np.float32)
         k, v = rng.standard_normal((2, cached_heads, n_keys, size)).astype(np.float32)
@@ -146,18 +103,18 @@ def _attentions(kernel: KernelInfo, rng: np.random.Generator) -> Iterator[_Atten
         yield _Attention(kernel, q, k, v, mask, 3 * rng.standard_normal(heads).astype(np.float32))
 
 
-def _attention_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+def _attention_difference(kernel: Kernel, rng: np.random.Generator) -> str | None:
     for turn, case in enumerate(_attentions(kernel, rng)):
-        check(lib.mp_kernels_set_thread(0))
+        set_thread(False)
         expected = np.concatenate([case.compute(slice(row, row + 1)) for row in range(_MOST_ROWS)])
-        check(lib.mp_kernels_set_thread(1))
+        set_thread(True)
         for n_rows in (1, 2, 3, 5, 8, _MOST_ROWS):
             n_threads = _THREADS[(turn + n_rows) % len(_THREADS)]
-            before = lib.mp_kernels_n_used(kernel.index)
+            before = kernel.n_used()
             got = case.compute(slice(n_rows), n_threads)
             where = f"{n_rows} rows of {len(case.q)} heads of {case.q.shape[2]} over {len(case.mask[0])} keys"
             where += "" if case.sinks is None else " with sinks"
-            if lib.mp_kernels_n_used(kernel.index) == before:
+            if kernel.n_used() == before:
                 return f"it was not asked for {where}"
             if got.tobytes() != expected[:n_rows].tobytes():
                 return f"{where} differ from llama.cpp's own with {n_threads} threads"
@@ -174,18 +131,18 @@ def _one_score(score: float, size: int) -> tuple[Floats, Floats]:
     return query, keys
 
 
-def _product_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+def _product_difference(kernel: Kernel, rng: np.random.Generator) -> str | None:
     for turn, (k, n) in enumerate(_sizes(kernel)):
         product = Product(kernel.type, _random(rng, n, k), repacked=kernel.repacked)
         x = _random(rng, max(_ROWS), k)
-        check(lib.mp_kernels_set_thread(0))
+        set_thread(False)
         expected = np.concatenate([product.compute(row[None]) for row in x])
-        check(lib.mp_kernels_set_thread(1))
+        set_thread(True)
         for rows in _ROWS:
             n_threads = _THREADS[(turn + rows) % len(_THREADS)]
-            before = lib.mp_kernels_n_used(kernel.index)
+            before = kernel.n_used()
             got = product.compute(x[:rows], n_threads)
-            if (lib.mp_kernels_n_used(kernel.index) > before) != (rows >= kernel.fewest_rows):
+            if (kernel.n_used() > before) != (rows >= kernel.fewest_rows):
                 return f"it was not asked for {rows} rows of {k} x {n} weights"
             if got.tobytes() != expected[:rows].tobytes():
                 return f"{rows} rows of {k} x {n} weights differ from llama.cpp's own with {n_threads} threads"
@@ -193,18 +150,18 @@ def _product_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | N
     return _experts_difference(kernel, rng)
 
 
-def _experts_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | None:
+def _experts_difference(kernel: Kernel, rng: np.random.Generator) -> str | None:
     n_experts, n, k = 5, 3 * kernel.n_multiple, 2 * kernel.k_multiple
     product = Product(kernel.type, _random(rng, n_experts * n, k).reshape(n_experts, n, k), repacked=kernel.repacked)
     for turn, (tokens, slots, n_used) in enumerate(((1, 1, 2), (4, 1, 3), (7, 2, 2), (20, 4, 4))):
         x = _random(rng, tokens * slots, k).reshape(tokens, slots, k)
         ids = np.array([rng.permutation(n_experts)[:n_used] for _ in range(tokens)], np.int32)
-        check(lib.mp_kernels_set_thread(0))
+        set_thread(False)
         expected = np.concatenate([product.compute_experts(*one) for one in zip(x[:, None], ids[:, None], strict=True)])
-        check(lib.mp_kernels_set_thread(1))
-        before = lib.mp_kernels_n_used(kernel.index)
+        set_thread(True)
+        before = kernel.n_used()
         got = product.compute_experts(x, ids, _THREADS[turn % len(_THREADS)])
-        if (lib.mp_kernels_n_used(kernel.index) > before) != (tokens >= kernel.fewest_rows):
+        if (kernel.n_used() > before) != (tokens >= kernel.fewest_rows):
             return f"it was not asked for {tokens} tokens sent to experts"
         if got.tobytes() != expected.tobytes():
             return f"{tokens} tokens sent to {n_used} experts each differ from llama.cpp's own"
@@ -212,21 +169,21 @@ def _experts_difference(kernel: KernelInfo, rng: np.random.Generator) -> str | N
     return None
 
 
-def pays_for_prompts(kernel: KernelInfo, rng: np.random.Generator) -> bool:
+def pays_for_prompts(kernel: Kernel, rng: np.random.Generator) -> bool:
     """Whether a prompt's products are faster by this kernel, with the bits of llama.cpp's own for as many rows."""
     if kernel.name.startswith("attention"):
         return False
     product = Product(kernel.type, _random(rng, 512, 1024), repacked=kernel.repacked)
     x = _random(rng, max(_PROMPT_ROWS), 1024)
 
-    def timed(rows: int, use: int) -> tuple[float, bytes]:
-        check(lib.mp_kernels_set_thread(use))
+    def timed(rows: int, use: bool) -> tuple[float, bytes]:
+        set_thread(use)
         began = time.perf_counter()
         result = product.compute(x[:rows])
         return time.perf_counter() - began, result.tobytes()
 
-    same_bits = all(timed(rows, 0)[1] == timed(rows, 1)[1] for rows in _PROMPT_ROWS)
-    taken = [timed(max(_PROMPT_ROWS), turn % 2)[0] for turn in range(8)] if same_bits else []
+    same_bits = all(timed(rows, False)[1] == timed(rows, True)[1] for rows in _PROMPT_ROWS)
+    taken = [timed(max(_PROMPT_ROWS), turn % 2 == 1)[0] for turn in range(8)] if same_bits else []
     product.close()
     return same_bits and min(taken[1::2]) < _GAIN * min(taken[::2])
 
@@ -238,18 +195,18 @@ def verdict() -> Verdict:
     differences: dict[str, str | None] = {}
     for_prompts = []
     for kernel in kernels():
-        check(lib.mp_kernels_allow(1 << kernel.index, 1 << kernel.index))  # of two for the same weights, this one
+        allow([kernel], [kernel])  # of two for the same weights, this one
         differences[kernel.name] = difference(kernel, rng)
         if differences[kernel.name] is None and pays_for_prompts(kernel, rng):
             for_prompts.append(kernel.name)
-    check(lib.mp_kernels_allow(2**32 - 1, 0))
+    allow(kernels())
     return Verdict(differences, tuple(for_prompts))
 
 
 def main(instructions: str | None = None) -> None:
     """Prints the verdict on the kernels of an instruction set, None = the best that this processor has."""
     if instructions is not None:
-        check(lib.mp_kernels_limit_instructions(instructions.encode()))
+        limit_instructions(instructions)
     print(json.dumps(dataclasses.asdict(verdict())))
 
 

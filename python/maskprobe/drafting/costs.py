@@ -1,6 +1,8 @@
-"""What a pass costs by its rows: measured at load, or given.
+"""What a pass costs by its rows, measured at load or given, and what drafts can gain at that price.
 
-A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows.
+A curve is an array [rows]: entry i is the cost of a pass of i + 1 rows. The outlook takes a draft for a chain of
+tokens, each right with the same chance if those before it were. Real drafts branch and differ; it says where a machine
+stands, `maskprobe tune` and `maskprobe bench` measure.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ _SIZES = (2, 4, 8, 16, 3, 6, 5, 7, 12, 32, 60)
 SECONDS = 1.0  # at load
 _MOST_TURNS = 12
 MEASURED_ROWS = max(_SIZES)
+
+# Chances of text that repeats what stands before it, and of ordinary text.
+REPEATING, ORDINARY = 0.95, 0.6
+_WORTH_IT = 1.05  # less is within what a machine varies by
 
 
 class Costs(dict[int, float]):
@@ -130,3 +136,36 @@ def describe(curve: Curve, price: float) -> str:
         return "one row at most"
     second = price * float(curve[1] - curve[0])
     return f"{'/'.join(map(str, sizes))} rows cost {relative} plain passes; a second row must bring {second:.2f} tokens"
+
+
+def best_rows(curve: Curve, chance: float) -> tuple[int, float]:
+    """The rows per pass that pay best where each drafted token is right with this chance, and the speed against plain.
+
+    >>> best_rows(np.array([1.0, 1.5, 2.0]), 0.8)
+    (3, 1.22)
+    """
+    tokens = np.cumsum(chance ** np.arange(len(curve)))
+    speed = tokens / (curve / curve[0])
+    best = int(speed.argmax())
+    return best + 1, round(float(speed[best]), 2)
+
+
+def least_chance(curve: Curve) -> float | None:
+    """The chance from which on a draft gains anything, None if even certain ones do not."""
+    chances = (percent / 100 for percent in range(1, 101))
+    return next((chance for chance in chances if best_rows(curve, chance)[1] >= _WORTH_IT), None)
+
+
+def outlook(curve: Curve) -> str:
+    """What to expect of drafts, in a sentence or two."""
+    second = f"a pass of two rows costs {curve[1] / curve[0]:.2g} plain passes"
+    least = least_chance(curve)
+    if least is None:
+        return f"{second}: no draft pays, decoding stays plain and as fast as without maskprobe"
+    repeating, ordinary = (best_rows(curve, chance)[1] for chance in (REPEATING, ORDINARY))
+    where = "nearly everywhere" if least < 0.4 else "where they are likely" if least < 0.75 else "where nearly sure"
+    gain = f"up to {ordinary:.1f} x" if ordinary >= _WORTH_IT else "little or nothing"
+    return (
+        f"{second}: drafts pay {where}, from a chance of {100 * least:.0f} % on; expect at most {repeating:.1f} x "
+        f"plain speed in text that repeats, {gain} in ordinary text"
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import cache
-from ..core import survey
+from ..core.session import ADJACENCY_WIDTH, Followers
 from ..llamacpp.installed import llama_cpp
 from .costs import Costs
 
@@ -49,20 +49,20 @@ def _costs_of(setup: str) -> str:
     return f"costs-{hashlib.sha256(setup.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
-def load_adjacency(model: Path, n_vocab: int, *, partial: bool = False) -> survey.Followers | None:
+def load_adjacency(model: Path, n_vocab: int, *, partial: bool = False) -> Followers | None:
     """Followers of the whole vocabulary (partial: of its first tokens), None if there are none."""
     stored = cache.load_arrays(_PARTIAL if partial else _ADJACENCY, model) or {}
     tokens, logps = stored.get("tokens"), stored.get("logps")
     if tokens is None or logps is None or tokens.ndim != 2 or tokens.shape != logps.shape:
         return None
-    if tokens.shape[1] != survey.WIDTH or len(tokens) > n_vocab or (not partial and len(tokens) != n_vocab):
+    if tokens.shape[1] != ADJACENCY_WIDTH or len(tokens) > n_vocab or (not partial and len(tokens) != n_vocab):
         return None
     if tokens.dtype != np.int32 or tokens.min(initial=0) < -1 or tokens.max(initial=0) >= n_vocab:
         return None
     return tokens, logps.astype(np.float32)
 
 
-def store_adjacency(model: Path, followers: survey.Followers, *, partial: bool = False) -> None:
+def store_adjacency(model: Path, followers: Followers, *, partial: bool = False) -> None:
     """Stores followers; half floats are plenty for log-probabilities of candidates."""
     arrays: cache.Arrays = {"tokens": followers[0], "logps": followers[1].astype(np.float16)}
     cache.store_arrays(_PARTIAL if partial else _ADJACENCY, model, arrays)

@@ -9,113 +9,139 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
 
-from ..core.binding import ffi
+from ..core.session import Pass
 from ..drafting import costs
+from ..drafting.knowledge import Resolved
 from ..errors import SamplingError
-from ..results import Chunk, Counter, FinishReason, TokenLogprobs
-from ..speculation import Speculation
+from ..results import Chunk, FinishReason, TokenLogprobs
 from .engine import Engine
-from .sampling import Chain
+from .request import Request
+from .tally import Tally
 from .text import TextStream
 
 _LEAST_LOGPROB = -9999.0  # as OpenAI's API says it
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What a generation is asked for, checked. See :meth:`maskprobe.MaskProbeLlama.stream`."""
-
-    prompt: list[int]
-    chain: Chain
-    seed: int
-    speculation: Speculation | None  # None for plain decoding
-    max_tokens: int
-    stop: list[str]
-    n_top: int | None  # log-probabilities per token
-    cache_prompt: bool
-
-
 def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
-    """The prompt loop. Time that the consumer spends between two chunks is not counted.
+    """The chunks of a generation. Time that the consumer spends between two of them is not counted.
 
     Raises:
         SamplingError: the grammar or the biases leave no token.
         DecodeError: llama.cpp failed.
     """
     try:
-        yield from _run(engine, request)
+        with closing(request.chain):
+            yield from _Run(engine, request).chunks()
     except SamplingError as error:
         raise SamplingError(f"no token is left to choose from: {request.chain.why_nothing()}") from error
 
 
-def _run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
-    prompt, speculation, n_top = request.prompt, request.speculation, request.n_top
-    with closing(request.chain) as chain:
-        counter = Counter()
-        clock = time.perf_counter()
-        engine.report_logprobs(n_top)
-        begun = engine.begin(
-            prompt,
-            chain.handle,
-            speculation,
-            request.max_tokens,
-            seed=request.seed,
-            cache_prompt=request.cache_prompt,
-        )
-        counter.prompt_n, counter.cache_n = len(prompt) - begun.n_reused, begun.n_reused
-        counter.probe = begun.probe
-        c_pass = ffi.new("mp_pass *")
-        while c_pass.n_tokens == 0:
-            engine.prefill(c_pass)
-        now = time.perf_counter()
-        counter.prompt_ms = 1e3 * (now - clock)
-        clock = now
+class _Run:
+    """A generation that runs: prompt, then pass by pass until something ends it."""
 
-        text = TextStream(request.stop)
-        n_left = min(request.max_tokens, engine.model.n_ctx() - len(prompt))
-        reason: FinishReason | None = None
-        while reason is None:
-            n_left -= c_pass.n_tokens
-            n_accepted = c_pass.n_accepted
-            for i, token in enumerate(ffi.unpack(c_pass.tokens, c_pass.n_tokens)):
-                counter.predicted_n += 1
-                if c_pass.end and i == c_pass.n_tokens - 1:
-                    reason = "stop"
-                    break
-                piece = text.push(engine.model.vocab.piece(token))
-                counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-                if text.stopped and i < n_accepted:
-                    counter.accepted[-1] = i  # the pass's last token is its own choice, what follows is not used
-                drafted = i < n_accepted and not text.stopped
-                yield Chunk(piece, [token], drafted, logprobs=None if n_top is None else _logprobs(c_pass, i))
-                clock = time.perf_counter()
-                if text.stopped:
-                    reason = "stop"
-                    break
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine = engine
+        self._session = engine.session
+        self._request = request
+        self._pass = Pass()  # the last one
+        self._text = TextStream(request.stop)
+        self._tally = Tally()
+        self._watch = _Stopwatch()
+
+    def chunks(self) -> Generator[Chunk, None, None]:
+        """One chunk per committed token, and a last one with the figures."""
+        resolved = self._begin()
+        tokens = self._prefill()
+        n_left = min(self._request.max_tokens, self._engine.model.n_ctx() - len(self._request.prompt))
+        while True:
+            reason = yield from self._show(tokens)
+            n_left -= len(tokens)
             if reason is None and n_left <= 0:
                 reason = "length"
-            if reason is None:
-                engine.step(c_pass)
-                counter.accepted.append(c_pass.n_accepted)
-                counter.rows.append(c_pass.n_rows)
-        totals = engine.totals()
-        if speculation is not None and speculation.probe_is("auto"):
-            engine.probe_choice().add(begun.probe, totals.n_probed, totals.probe_logp)
-        if begun.curve is not None:
-            counter.choice = costs.describe(begun.curve, c_pass.price)
-        rest = text.finish()
-        counter.predicted_ms += 1e3 * (time.perf_counter() - clock)
-        yield Chunk(rest, finish_reason=reason, stats=counter.stats(totals))
+            if reason is not None:
+                break
+            tokens = self._step()
+        yield self._end(reason, resolved)
+
+    def _begin(self) -> Resolved | None:
+        """Looks up what to draft with and hands the prompt to the session; None = plain decoding."""
+        request, tally, resolved = self._request, self._tally, None
+        self._session.report_logprobs(request.n_top)
+        if request.speculation is not None:
+            resolved = self._engine.knowledge.resolve(request.speculation, request.prompt, request.seed)
+            tally.probe = resolved.probe
+        settings = None if resolved is None else resolved.settings
+        tally.cache_n = self._session.begin(
+            request.prompt, request.chain.handle, settings, request.max_tokens, reuse=request.cache_prompt
+        )
+        tally.prompt_n = len(request.prompt) - tally.cache_n
+        return resolved
+
+    def _prefill(self) -> list[int]:
+        """Decodes the prompt, which gives the first token."""
+        while not (tokens := self._pass.tokens()):
+            self._request.before_pass()
+            self._session.prefill(self._pass)
+        self._tally.prompt_ms = self._watch.lap_ms()
+        return tokens
+
+    def _step(self) -> list[int]:
+        """One pass."""
+        self._request.before_pass()
+        self._session.step(self._pass)
+        self._tally.add(self._pass)
+        return self._pass.tokens()
+
+    def _show(self, tokens: list[int]) -> Generator[Chunk, None, FinishReason | None]:
+        """The chunks of a pass's tokens. Returns why the generation ends with them, None if it does not."""
+        tally, text, n_accepted = self._tally, self._text, self._pass.n_accepted
+        for i, token in enumerate(tokens):
+            tally.predicted_n += 1
+            if self._pass.end and i == len(tokens) - 1:
+                return "stop"
+            piece = text.push(self._engine.model.vocab.piece(token))
+            drafted = i < n_accepted
+            if text.stopped and drafted:
+                # The token is the pass's last then, its own choice; what was accepted after it is not used.
+                tally.accepted[-1], drafted = i, False
+            tally.predicted_ms += self._watch.lap_ms()
+            logprobs = None if self._request.n_top is None else _logprobs(self._pass, i)
+            yield Chunk(piece, [token], drafted, logprobs=logprobs)
+            self._watch.lap_ms()
+            if text.stopped:
+                return "stop"
+        return None
+
+    def _end(self, reason: FinishReason, resolved: Resolved | None) -> Chunk:
+        """The last chunk: the text still held back, and the figures."""
+        totals, tally = self._session.totals(), self._tally
+        if resolved is not None and self._request.speculation is not None:
+            if self._request.speculation.probe_is("auto"):
+                self._engine.knowledge.probe_choice().add(resolved.probe, totals.n_probed, totals.probe_logp)
+            if resolved.curve is not None:
+                tally.choice = costs.describe(resolved.curve, self._pass.price)
+        rest = self._text.finish()
+        tally.predicted_ms += self._watch.lap_ms()
+        return Chunk(rest, finish_reason=reason, stats=tally.stats(totals))
 
 
-def _logprobs(c_pass: Any, i: int) -> TokenLogprobs:
-    """Of the pass's token i."""
-    first, last = i * c_pass.n_top, (i + 1) * c_pass.n_top
-    top = [(c_pass.top[j], _finite(c_pass.top_logp[j])) for j in range(first, last)]
-    return TokenLogprobs(_finite(c_pass.logp[i]), top)
+class _Stopwatch:
+    """Tells the milliseconds from one look to the next."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap_ms(self) -> float:
+        now = time.perf_counter()
+        last, self._last = self._last, now
+        return 1e3 * (now - last)
+
+
+def _logprobs(passed: Pass, i: int) -> TokenLogprobs:
+    """The log-probabilities of the i-th token that a pass committed."""
+    logprob, top = passed.logprobs(i)
+    return TokenLogprobs(_finite(logprob), [(token, _finite(other)) for token, other in top])
 
 
 def _finite(logprob: float) -> float:

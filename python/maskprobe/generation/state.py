@@ -34,7 +34,7 @@ def save(engine: Engine, path: Path) -> int:
         StateError: there is nothing to save, or llama.cpp cannot save it.
         OSError: the file cannot be written.
     """
-    tokens = engine.cached()
+    tokens = engine.session.cached()
     if not tokens:
         raise StateError("the KV cache is empty; generate something before save_state")
     ctx = engine.model.ctx
@@ -69,7 +69,7 @@ def load(engine: Engine, path: Path) -> int:
         last = llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(ctx), _SEQUENCE)
         if last + 1 != len(tokens):
             raise StateError(f"the state in {path} holds {last + 1} positions for {len(tokens)} tokens")
-        engine.restore(tokens)
+        engine.session.restore(tokens)
     except BaseException:
         engine.reset()
         raise

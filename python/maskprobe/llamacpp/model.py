@@ -164,3 +164,15 @@ class Model:
     def n_ctx(self) -> int:
         """Context length in tokens."""
         return int(llama_cpp.llama_n_ctx(self.ctx))
+
+    def n_threads(self) -> int:
+        """Threads of passes."""
+        return int(llama_cpp.llama_n_threads(self.ctx))
+
+    def n_ubatch(self) -> int:
+        """Most rows of a pass."""
+        return int(llama_cpp.llama_n_ubatch(self.ctx))
+
+    def n_seq_max(self) -> int:
+        """Sequence ids that the context has."""
+        return int(llama_cpp.llama_n_seq_max(self.ctx))

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..checking import checked_flag, checked_integer, checked_number
 from .adapters import ControlVector, Lora
 from .installed import llama_cpp
+from .rpc import checked_servers
 
 _MOST = 2**31 - 1
 _INTEGERS = {
@@ -60,6 +61,24 @@ class LoadOptions:
     control_vector: ControlVector | None
     cpu_kernels: bool
     verbose: bool
+
+    @staticmethod
+    def of_arguments(arguments: Mapping[str, Any]) -> LoadOptions:
+        """The options that the arguments of :class:`~maskprobe.MaskProbeLlama` say, by name."""
+        names = {field.name for field in fields(LoadOptions)}
+        given = {name: value for name, value in arguments.items() if name in names}
+        if given["n_threads"] is None:
+            given["n_threads"] = default_n_threads()
+        if given["n_threads_batch"] is None:
+            given["n_threads_batch"] = given["n_threads"]
+        given["rpc_servers"] = checked_servers(given["rpc_servers"], given["n_gpu_layers"])
+        given["tensor_split"] = given["tensor_split"] or ()
+        path, vector = arguments["lora_path"], given["control_vector"]
+        given["lora"] = None if path is None else Lora(Path(path), arguments["lora_scale"])
+        if vector is not None:
+            layers = arguments["control_vector_layer_range"]
+            given["control_vector"] = ControlVector(Path(vector), arguments["control_vector_scale"], layers)
+        return LoadOptions(**given)
 
     def __post_init__(self) -> None:
         for name, (low, high) in _INTEGERS.items():

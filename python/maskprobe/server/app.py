@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -59,7 +60,7 @@ class Settings:
 def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     """The application that serves a model, which nobody else may use meanwhile. ``app.state.worker`` runs it."""
     metrics = Metrics()
-    worker = Worker(llm.engine, settings.queue, metrics)
+    worker = Worker(settings.queue, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,8 +87,7 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
 
     def answer(request: Request, method: Callable[..., Any]) -> Answer:
         _check_model(request.model, settings.names)
-        arguments = request.arguments() | {"model": name}
-        return Answer(worker, request, lambda: method(**arguments))
+        return Answer(worker, request, partial(method, **request.arguments(), model=name))
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest) -> Response:
@@ -129,7 +129,7 @@ class Answer(Response):
     The status is sent with the first part, so that what is wrong with a request is an HTTP error in a stream too.
     """
 
-    def __init__(self, worker: Worker, request: Request, call: Callable[[], Any]) -> None:
+    def __init__(self, worker: Worker, request: Request, call: Callable[..., Any]) -> None:
         super().__init__()
         self._worker = worker
         self._request = request
@@ -155,8 +155,8 @@ class Answer(Response):
             watch.cancel()
             self._worker.drop(job)
 
-    def _parts(self) -> Iterable[dict[str, Any]]:
-        answer = self._call()
+    def _parts(self, before_pass: Callable[[], None]) -> Iterable[dict[str, Any]]:
+        answer = self._call(before_pass=before_pass)
         return answer if self._request.stream else [answer]
 
     async def _send_stream(self, first: dict[str, Any], job: Job, send: Send) -> None:

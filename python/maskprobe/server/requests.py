@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..llama import MAX_TOP_LOGPROBS
+from ..generation.request import MAX_TOP_LOGPROBS
 
 _INT = 2**31 - 1
 

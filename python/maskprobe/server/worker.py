@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..generation.engine import Engine
 from .errors import ApiError
 from .metrics import Metrics
 
@@ -31,10 +30,10 @@ class Job:
     not hold the model.
 
     Args:
-        run: makes the answer, in the model's thread.
+        run: makes the answer, in the model's thread, and calls what it is given before every pass.
     """
 
-    def __init__(self, run: Callable[[], Iterable[Part]]) -> None:
+    def __init__(self, run: Callable[[Callable[[], None]], Iterable[Part]]) -> None:
         self.run = run
         self.stop: Exception | None = None  # why the job must end
         self._loop = asyncio.get_running_loop()
@@ -57,13 +56,11 @@ class Worker:
     """Runs jobs one after the other.
 
     Args:
-        engine: of the model that jobs use.
         limit: most jobs that may wait.
         metrics: count what was done.
     """
 
-    def __init__(self, engine: Engine, limit: int, metrics: Metrics) -> None:
-        self._engine = engine
+    def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
         self._metrics = metrics
         self._waiting: deque[Job] = deque()
@@ -130,16 +127,14 @@ class Worker:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             end: Exception | None = None
-            self._engine.before_pass = partial(self._before_pass, job)
             try:
-                for part in job.run():
+                for part in job.run(partial(self._before_pass, job)):
                     self._metrics.add(part.get("timings"))
                     job.put(part)
             except Exception as error:
                 end = error
                 if error is not job.stop:
                     self._metrics.count("failed")
-            self._engine.before_pass = None
             with self._changed:
                 self._running = None
             job.put(end)

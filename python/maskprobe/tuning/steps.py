@@ -69,7 +69,7 @@ def tune(
 
 def _tune_costs(engine: Engine, console: Console) -> Costs:
     with console.status("measuring what rows cost"):
-        curve = engine.measure_costs(_COST_SECONDS)
+        curve = engine.knowledge.measure_costs(_COST_SECONDS)
     store.store_costs(engine.model.path, engine.setup, curve)
     return curve
 
@@ -92,8 +92,8 @@ def _tune_adjacency(engine: Engine, console: Console) -> None:
         task = progress.add_task("adjacency table", total=n_vocab, completed=n_done)
         try:
             while n_done < n_vocab:
-                n = min(engine.most_followers(), n_vocab - n_done)
-                found = engine.rank_followers(range(n_done, n_done + n))
+                n = min(engine.knowledge.most_followers(), n_vocab - n_done)
+                found = engine.knowledge.rank_followers(range(n_done, n_done + n))
                 ids.append(found[0])
                 logps.append(found[1])
                 n_done += n
@@ -106,7 +106,7 @@ def _tune_adjacency(engine: Engine, console: Console) -> None:
             raise
     table = (np.concatenate(ids), np.concatenate(logps))
     store.store_adjacency(path, table)
-    engine.use_adjacency(table)
+    engine.knowledge.use_adjacency(table)
 
 
 def tune_texts(llm: MaskProbeLlama, console: Console, n_wanted: int) -> None:
@@ -132,13 +132,13 @@ def tune_texts(llm: MaskProbeLlama, console: Console, n_wanted: int) -> None:
         finally:
             if texts:
                 store.store_texts(path, texts)  # interrupted: the next run goes on from here
-    engine.use_texts(texts)
+    engine.knowledge.use_texts(texts)
     llm.reset(learned=True)  # as new objects begin
 
 
 def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:
     """Scores every start vector on the same texts: mean log-probability of what came."""
-    choice = llm.engine.probe_choice()
+    choice = llm.engine.knowledge.probe_choice()
     scores = {}
     for name in track(choice.names, "probes", console=console, transient=True):
         n, total = 0, 0.0

@@ -1,0 +1,1 @@
+"""The paper measured again: its tables and its figure 2. [ESP]"""

@@ -1,0 +1,66 @@
+"""Completions: the arguments of create_completion become a generation, and its chunks become dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..checking import checked_flag, checked_integer
+from ..generation.request import Options
+from ..loaded import LoadedModel
+from .envelopes import Envelope, Shape, completion_logprobs, stream_completion, whole_completion
+
+# Arguments that go on to stream as they are, and those that completions have beside.
+GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z"}
+
+
+def complete_prompt(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
+    """A completion, or an iterator of its parts; arguments: those of create_completion by name."""
+    refuse_callbacks(arguments)
+    prompt, echo, logprobs = arguments["prompt"], arguments["echo"], arguments["logprobs"]
+    if echo and logprobs is not None:
+        raise ValueError("echo with logprobs is not supported: prompt tokens have none; turn one of them off")
+    checked_flag("stream", arguments["stream"])
+    checked_flag("echo", echo)
+    ids = llm.prompts.of_completion(prompt, arguments["suffix"])
+    before = "" if not echo else prompt if isinstance(prompt, str) else llm.detokenize(ids)
+    options = {name: value for name, value in arguments.items() if name in GENERATION}
+    parts = completion_parts(llm, ids, completion_logprobs, options, before=before)
+    return parts if arguments["stream"] else whole_completion(parts)
+
+
+def completion_parts(
+    llm: LoadedModel, ids: list[int], shape: Shape, options: Mapping[str, Any], *, before: str = ""
+) -> Iterator[dict[str, Any]]:
+    """The parts of a completion, checked and begun.
+
+    Args:
+        ids: the prompt.
+        shape: how log-probabilities are said.
+        options: arguments named in :data:`GENERATION`.
+        before: text in front of the completion.
+    """
+    generation = dict(options)
+    model, tfs_z = generation.pop("model"), generation.pop("tfs_z")
+    if tfs_z != 1.0:
+        raise ValueError(f"tfs_z={tfs_z} is not supported: llama.cpp has no tail-free sampling any more")
+    if (limit := generation["max_tokens"]) is not None:
+        limit = checked_integer("max_tokens", limit, -(2**31), 2**31 - 1)
+        generation["max_tokens"] = limit if limit > 0 else None
+    chunks = llm.stream(ids, **generation)
+    envelope = Envelope(model if model is not None else str(llm.model_path))
+    return stream_completion(chunks, envelope, len(ids), before, llm.piece, shape)
+
+
+def refuse_callbacks(arguments: Mapping[str, Any]) -> None:
+    """Refuses callbacks of llama-cpp-python.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in ("stopping_criteria", "logits_processor"):
+        if arguments.get(name) is not None:
+            raise ValueError(
+                f"{name} is not supported: nothing calls back into Python inside a pass; "
+                "use grammar, logit_bias or stop, or llama_cpp.Llama"
+            )

@@ -1,0 +1,72 @@
+"""The supported versions of llama-cpp-python: named alike everywhere, and what is used of the installed one is there.
+
+`.ci/versions` runs the tests with both ends of the range.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import llama_cpp
+import pytest
+from packaging.requirements import Requirement
+
+import maskprobe
+from maskprobe.llamacpp.installed import SUPPORTED_LLAMA_CPP, requirement, version_numbers
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+LOW, HIGH = "0.3.35", "0.3.36"
+
+
+def test_the_range_is_that_of_the_package() -> None:
+    low, above = SUPPORTED_LLAMA_CPP
+    assert version_numbers(LOW) == low
+    assert version_numbers(HIGH) == (*above[:2], above[2] - 1)
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert Requirement(requirement()) in map(Requirement, required)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/install.md", "docs/rpc.md"])
+def test_documents_name_the_range(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert LOW in text
+    assert HIGH in text
+    assert set(re.findall(r"llama-cpp-python>=[0-9][^\"`\s]*", text)) <= {requirement()}
+
+
+def test_both_ends_are_tested() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "versions.yml").read_text(encoding="utf-8")
+    assert f'llama-cpp-python: ["{LOW}", "{HIGH}"]' in workflow
+    assert f"llama_cpp_python=={HIGH}\n" in (ROOT / "requirements-test.lock").read_text(encoding="utf-8")
+
+
+def _attributes(*names: str) -> Iterator[tuple[ast.Attribute, Path]]:
+    """Uses of attributes of what has one of the names, in the package."""
+    for path in Path(maskprobe.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+                yield node, path
+
+
+def test_every_name_that_is_used_is_there() -> None:
+    used = {node.attr for node, _ in _attributes("llama_cpp")}
+    assert {"llama_decode", "LLAMA_LOAD_MODE_MMAP"} <= used
+    assert {name for name in used if not hasattr(llama_cpp, name)} == set()
+
+
+def test_every_field_that_is_set_is_there() -> None:
+    # A ctypes struct takes any attribute: one that is no field of it would be set, and do nothing.
+    structs = (llama_cpp.llama_model_params, llama_cpp.llama_context_params, llama_cpp.llama_batch)
+    fields = {name for struct in structs for name, *_ in struct._fields_}
+    used = {node.attr for node, _ in _attributes("params", "batch") if isinstance(node.ctx, ast.Store)}
+    assert {"load_mode", "kv_unified", "embd"} <= used
+    assert used <= fields
