@@ -41,8 +41,8 @@ then.
 
 The table is of tiny models with random weights, {tiny_models.N_EMBD} dimensions and {tiny_models.N_LAYER} layers each.
 Probed ones give, with four kinds of drafts, the tokens of a separate plain decoder, or part from them where its two
-best logits lie within the kernels' noise; so do those decoded plainly. The tests are in `tests/test_architectures.py`
-and `tests/test_bad_input.py`; `python bench/architectures.py` writes this page.
+best logits lie within the kernels' noise; so do those decoded plainly. The tests are in `test_architectures.py`
+and `test_bad_input.py`; `python bench/architectures.py` writes this page.
 """
 
 

@@ -15,6 +15,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +28,8 @@ from models import quantized
 
 HERE = Path(__file__).parent
 MODES = {"plain": False, "auto": None}
+
+Found = dict[str, list[tuple[list[int], Stats]]]  # tokens and figures by mode, prompt by prompt
 
 
 @contextlib.contextmanager
@@ -54,9 +57,9 @@ def wait_for(address: str) -> None:
             return
 
 
-def run(llm: MaskProbeLlama, prompts: Sequence[str], max_tokens: int) -> dict[str, list[tuple[list[int], Stats]]]:
+def run(llm: MaskProbeLlama, prompts: Sequence[str], max_tokens: int) -> Found:
     """Tokens and figures by mode, prompt by prompt in turn."""
-    found: dict[str, list[tuple[list[int], Stats]]] = {mode: [] for mode in MODES}
+    found: Found = {mode: [] for mode in MODES}
     llm.generate("Hello", max_tokens=8)
     for prompt in prompts:
         ids = llm.apply_chat_template([{"role": "user", "content": prompt}])
@@ -65,6 +68,50 @@ def run(llm: MaskProbeLlama, prompts: Sequence[str], max_tokens: int) -> dict[st
             out = llm.generate(ids, max_tokens=max_tokens, temperature=0.0, speculate=speculate, cache_prompt=False)
             found[mode].append((out.tokens, out.stats))
     return found
+
+
+def compare(where: str, found: Found, here: Found) -> list[dict[str, Any]]:
+    """Figures of a place by mode, beside plain decoding there and here."""
+    figures: list[dict[str, Any]] = []
+    for mode, runs in found.items():
+        stats = [stats for _, stats in runs]
+        tokens, passes = (sum(getattr(s, name) for s in stats) for name in ("predicted_n", "passes"))
+        ms = sum(s.predicted_ms for s in stats)
+        equal_there, equal_here = (
+            sum(ours == theirs for (ours, _), (theirs, _) in zip(runs, other, strict=True))
+            for other in (found["plain"], here["plain"])
+        )
+        speed = 1e3 * tokens / ms
+        figures.append(
+            {
+                "where": where,
+                "mode": mode,
+                "tokens_per_pass": (tokens - len(runs)) / passes,
+                "ms_per_pass": ms / passes,
+                "tokens_per_second": speed,
+                "of_plain": speed / (figures[0]["tokens_per_second"] if figures else speed),
+                "equal_to_plain_there": equal_there,
+                "equal_to_plain_here": equal_here,
+                "prompts": len(runs),
+            }
+        )
+    return figures
+
+
+def table_of(figures: list[dict[str, Any]]) -> Table:
+    table = Table("where", "mode", "tokens/pass", "ms/pass", "tokens/s", "of plain", "= plain there", "= plain here")
+    for one in figures:
+        table.add_row(
+            one["where"],
+            one["mode"],
+            f"{one['tokens_per_pass']:.2f}",
+            f"{one['ms_per_pass']:.1f}",
+            f"{one['tokens_per_second']:.1f}",
+            f"{one['of_plain']:.2f}",
+            f"{one['equal_to_plain_there']} of {one['prompts']}",
+            f"{one['equal_to_plain_here']} of {one['prompts']}",
+        )
+    return table
 
 
 def main() -> None:
@@ -94,44 +141,9 @@ def main() -> None:
         llm = stack.enter_context(MaskProbeLlama(path, n_gpu_layers=-1, rpc_servers=servers, **options))
         there = run(llm, prompts, args.max_tokens)
 
-    table = Table("where", "mode", "tokens/pass", "ms/pass", "tokens/s", "of plain", "= plain there", "= plain here")
-    figures = []
-    for where, found in (("here", here), (f"{len(servers)} RPC servers, {args.delay_ms:g} ms away", there)):
-        speeds = {}
-        for mode, runs in found.items():
-            stats = [stats for _, stats in runs]
-            tokens, passes = (sum(getattr(s, name) for s in stats) for name in ("predicted_n", "passes"))
-            ms = sum(s.predicted_ms for s in stats)
-            speeds[mode] = 1e3 * tokens / ms
-            equal = [
-                sum(ours == theirs for (ours, _), (theirs, _) in zip(runs, other, strict=True))
-                for other in (found["plain"], here["plain"])
-            ]
-            figures.append(
-                {
-                    "where": where,
-                    "mode": mode,
-                    "tokens_per_pass": (tokens - len(runs)) / passes,
-                    "ms_per_pass": ms / passes,
-                    "tokens_per_second": speeds[mode],
-                    "of_plain": speeds[mode] / speeds["plain"],
-                    "equal_to_plain_there": equal[0],
-                    "equal_to_plain_here": equal[1],
-                    "prompts": len(runs),
-                }
-            )
-            last = figures[-1]
-            table.add_row(
-                where,
-                mode,
-                f"{last['tokens_per_pass']:.2f}",
-                f"{last['ms_per_pass']:.1f}",
-                f"{last['tokens_per_second']:.1f}",
-                f"{last['of_plain']:.2f}",
-                f"{equal[0]} of {len(runs)}",
-                f"{equal[1]} of {len(runs)}",
-            )
-    Console().print(table)
+    figures = compare("here", here, here)
+    figures += compare(f"{len(servers)} RPC servers, {args.delay_ms:g} ms away", there, here)
+    Console().print(table_of(figures))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
 

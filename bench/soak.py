@@ -9,36 +9,25 @@ the same through HTTP by 8 clients at once, with --conversation one chat for so 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import random
-import re
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
-import openai
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from maskprobe import ContextError, Generation, MaskProbeLlama, Speculation
+from soak_server import soak_server
+from soaked import N_CTX, WARM_UP, Soaked, question, resident
 
 MOST_GROWTH = 0.02
-WARM_UP = 0.2  # of the requests, before memory is looked at
-N_CTX = 256
 CHAT_CTX = 512
-N_CLIENTS = 8
 MODES: list[Speculation | bool] = [
     False,
     Speculation(budget=4),
@@ -48,29 +37,6 @@ MODES: list[Speculation | bool] = [
     Speculation(sources=("ngrams",), budget=10),
 ]
 KINDS = {"answer": 6, "chat": 4, "left": 3, "refused": 2, "failed": 1}
-SUBJECTS = ["the sea", "bread", "a lighthouse", "winter", "the moon", "an old clock", "numbers", "a long journey"]
-TASKS = ["Write one sentence about", "Name three things that belong to", "Explain in a few words", "Count to ten for"]
-
-
-@dataclass
-class Soaked:
-    """What was done, and the memory it took."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    tokens: int = 0
-    compared: int = 0  # answers that were equal to a fresh object's
-    shortened: int = 0  # times that the conversation had outgrown the context
-    rss_warm: int = 0
-    rss_end: int = 0
-    seconds: float = 0.0
-    full: int = 0  # answers of a conversation that ended because the context was full
-
-    @property
-    def growth(self) -> float:
-        return self.rss_end / self.rss_warm - 1.0
-
-
-# --- in process ---------------------------------------------------------------------------------------
 
 
 def soak(path: Path, n_requests: int, compare_every: int, seed: int = 0) -> Soaked:
@@ -82,7 +48,7 @@ def soak(path: Path, n_requests: int, compare_every: int, seed: int = 0) -> Soak
         requests = _Requests(llm, rng, done)
         for i in range(n_requests):
             if i == int(WARM_UP * n_requests):
-                done.rss_warm = _resident()
+                done.rss_warm = resident()
             if i % compare_every == 0:
                 requests.compare_with_fresh(path)
             else:
@@ -90,7 +56,7 @@ def soak(path: Path, n_requests: int, compare_every: int, seed: int = 0) -> Soak
                 getattr(requests, kind)()
                 done.kinds[kind] += 1
             check_kv(llm)
-        done.rss_end = _resident()
+        done.rss_end = resident()
     done.seconds = time.monotonic() - start
     return done
 
@@ -182,10 +148,6 @@ class _Requests:
         assert cached[:n] == text[:n], "the KV cache holds another text"
 
 
-def question(rng: random.Random) -> str:
-    return f"{rng.choice(TASKS)} {rng.choice(SUBJECTS)}."
-
-
 def check_kv(llm: MaskProbeLlama) -> None:
     """Sequences of the KV cache hold the session's tokens from position 0 on, or nothing."""
     ctx, n = llm.engine.model.ctx, llm.engine.session.n_cached()
@@ -197,14 +159,6 @@ def check_kv(llm: MaskProbeLlama) -> None:
     assert n <= llm.n_ctx()
     assert found[0] == ((0, n - 1) if n else (-1, -1)), f"sequence 0 is at {found[0]}, the session holds {n} tokens"
     assert set(found) <= {found[0], (-1, -1)}, f"sequences differ: {set(found)}"
-
-
-def _resident(process: psutil.Process | None = None) -> int:
-    """Bytes of this process, without what its allocator keeps of memory that was freed, or of another one."""
-    gc.collect()
-    if process is None and sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return int((process or psutil.Process()).memory_info().rss)
 
 
 # --- a conversation -----------------------------------------------------------------------------------
@@ -220,10 +174,10 @@ def soak_conversation(path: Path, minutes: float, compare_every: int, seed: int 
         conversation = Conversation(llm, random.Random(seed), done, Path(folder) / "chat.state")
         while (passed := time.monotonic() - start) < 60.0 * minutes:
             if not done.rss_warm and passed >= 60.0 * minutes * WARM_UP:
-                done.rss_warm = _resident()
+                done.rss_warm = resident()
             conversation.turn(path if done.kinds["turn"] % compare_every == 0 else None)
             check_kv(llm)
-        done.rss_end = _resident()
+        done.rss_end = resident()
     done.seconds = time.monotonic() - start
     return done
 
@@ -276,122 +230,6 @@ class Conversation:
         usage = parts[-1]["usage"]
         self.done.full += llm is self.llm and usage["total_tokens"] >= CHAT_CTX
         return "".join(delta.get("content") or "" for delta in deltas), usage["completion_tokens"]
-
-
-# --- a server -----------------------------------------------------------------------------------------
-
-
-def soak_server(path: Path, n_requests: int, seed: int = 0) -> Soaked:
-    """Runs requests of several clients against a server process."""
-    done, start = Soaked(), time.monotonic()
-    with _served(path) as (url, process):
-        first = _Client(url, random.Random(seed)).fixed()
-        n_warm = int(WARM_UP * n_requests)
-        _run_clients(url, n_warm, seed, done, first)
-        done.rss_warm = _resident(process)
-        _run_clients(url, n_requests - n_warm, seed + N_CLIENTS, done, first)
-        done.rss_end = _resident(process)
-        assert _Client(url, random.Random(seed)).fixed() == first
-    done.seconds = time.monotonic() - start
-    return done
-
-
-@contextmanager
-def _served(path: Path) -> Iterator[tuple[str, psutil.Process]]:
-    command = [sys.executable, "-m", "maskprobe.cli", "serve", "--model", str(path), "--port", "0"]
-    command += ["--n-ctx", str(N_CTX), "--n-threads", "1", "--speculation", "budget=4"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            addresses = (re.search(r"http://\S+", line) for line in process.stderr)
-            address = next(filter(None, addresses), None)
-            assert address, "the server did not start"
-            yield address[0], psutil.Process(process.pid)
-        finally:
-            process.terminate()
-        assert process.wait(60) == 0, process.stderr.read()
-
-
-def _run_clients(url: str, n_requests: int, seed: int, done: Soaked, first: str) -> None:
-    todo, lock, errors = iter(range(n_requests)), threading.Lock(), []
-
-    def work(number: int) -> None:
-        rng = random.Random(seed + number)
-        client = _Client(url, rng)
-        kinds: dict[str, Callable[[], object]] = {
-            "answer": client.answer,
-            "stream": client.stream,
-            "left": client.left,
-            "refused": client.refused,
-            "fixed": client.fixed,
-        }
-        while True:
-            with lock:
-                if next(todo, None) is None:
-                    return
-            kind = rng.choice(list(kinds))
-            try:
-                result = kinds[kind]()
-                assert kind != "fixed" or result == first, f"{result!r} where the first answer was {first!r}"
-            except BaseException as error:
-                errors.append(error)
-                return
-            with lock:
-                done.kinds[kind] += 1
-                done.compared += kind == "fixed"
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(N_CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
-class _Client:
-    def __init__(self, url: str, rng: random.Random) -> None:
-        self.rng = rng
-        self.chats = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300).chat.completions
-
-    def answer(self) -> object:
-        return self.chats.create(**self._request())
-
-    def stream(self) -> object:
-        parts = [part.choices[0].finish_reason for part in self.chats.create(**self._request(), stream=True)]
-        assert parts[-1] in ("stop", "length"), parts
-        return parts
-
-    def left(self) -> None:
-        """Hangs up in the middle."""
-        with self.chats.create(**(self._request() | {"max_tokens": 60}), stream=True) as parts:
-            for _ in range(self.rng.randint(0, 5)):
-                next(parts, None)
-
-    def refused(self) -> None:
-        bad = self.rng.choice([{"temperature": -1.0}, {"top_p": 2.0}, {"messages": []}, {"n": 2}])
-        long = {"messages": [{"role": "user", "content": "one two " * N_CTX}]}
-        for change in (bad, long):
-            try:
-                self.chats.create(**(self._request() | change))
-            except openai.BadRequestError:
-                continue
-            raise AssertionError(f"{change} was not refused")
-
-    def fixed(self) -> str:
-        """The same request each time; its answer must be the same."""
-        asked = [{"role": "user", "content": "Name the seven days of the week."}]
-        extra = {"cache_prompt": False}
-        answer = self.chats.create(model="", messages=asked, max_tokens=16, temperature=0, extra_body=extra)
-        return answer.choices[0].message.content or ""
-
-    def _request(self) -> dict[str, Any]:
-        return {
-            "model": "",
-            "messages": [{"role": "user", "content": question(self.rng)}],
-            "max_tokens": self.rng.randint(1, 24),
-            "temperature": self.rng.choice([0.0, 0.8]),
-        }
 
 
 def main() -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .binding import addresses, check, ffi, lib
+from .binding import CORE, addresses, check, ffi, lib
+
+LIBRARY = CORE  # the file that they are in
 
 
 @dataclass(frozen=True)

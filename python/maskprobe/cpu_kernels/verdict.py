@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import cache
-from ..core.binding import CORE
+from ..core.kernels import LIBRARY
 from ..llamacpp.installed import library_of
 from . import self_test
 
@@ -89,7 +89,7 @@ def _parsed(found: Any) -> self_test.Verdict | None:
 def _combination(instructions: str) -> str:
     """Names what the verdict depends on: ggml's library, ours, the processor and the check itself."""
     digest = hashlib.sha256()
-    for path in (library_of("ggml_barrier"), CORE):
+    for path in (library_of("ggml_barrier"), LIBRARY):
         digest.update(path.read_bytes() if path is not None else b"?")
     for part in (_processor(), instructions, str(self_test.FORMAT)):
         digest.update(part.encode(errors="replace") + b"\0")

@@ -83,7 +83,6 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
         "owned_by": "maskprobe",
         "meta": {"n_ctx": llm.n_ctx(), "n_vocab": llm.n_vocab(), "description": llm.description()},
     }
-    page = chat_page()
 
     def answer(request: Request, method: Callable[..., Any]) -> Answer:
         _check_model(request.model, settings.names)
@@ -96,6 +95,14 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     @app.post("/v1/completions")
     async def completions(request: CompletionRequest) -> Response:
         return answer(request, llm.create_completion)
+
+    _add_pages(app, settings, card, metrics)
+    return app
+
+
+def _add_pages(app: FastAPI, settings: Settings, card: dict[str, Any], metrics: Metrics) -> None:
+    """The routes that ask nothing of the model; card: what there is to say of it."""
+    page = chat_page()
 
     @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:
@@ -119,8 +126,6 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     @app.api_route("/", methods=READ)
     async def index() -> Response:
         return page
-
-    return app
 
 
 class Answer(Response):
