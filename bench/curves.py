@@ -38,7 +38,7 @@ LOOKUP: dict[str, Drafter] = {
 
 
 class Sums:
-    """Of many answers by one drafter at one machine's costs, in plain passes."""
+    """Figures of many answers by one drafter at one machine's costs, in plain passes."""
 
     def __init__(self) -> None:
         self.tokens = self.passes = self.rows = 0

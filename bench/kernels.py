@@ -71,7 +71,7 @@ class Context:
         return 1e3 * (time.perf_counter() - began)
 
     def logits(self, n: int) -> np.ndarray:
-        """Of the last pass, [n, n_vocab]."""
+        """The logits of the last pass, [n, n_vocab]."""
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.ctx), shape=(n, self.n_vocab)).copy()
 
     def cut(self) -> None:

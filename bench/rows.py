@@ -116,7 +116,7 @@ class RowContext:
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def logits(self, row: int) -> FloatArray:
-        """Of a row of the last call, -1 = the last; good until the next call."""
+        """The logits of a row of the last call, -1 = the last; good until the next call."""
         pointer = ctypes.cast(llama_cpp.llama_get_logits_ith(self._ctx, row), ctypes.POINTER(ctypes.c_float))
         return np.ctypeslib.as_array(pointer, (self.n_vocab,))
 

@@ -24,7 +24,7 @@ from maskprobe import MaskProbeLlama, Speculation
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a Qwen3 model."""
+    """The shape of a Qwen3 model."""
 
     n_embd: int
     n_layer: int

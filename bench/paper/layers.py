@@ -48,7 +48,7 @@ class Drift:
     rejected: list[FloatArray] = field(default_factory=list)
 
     def means(self) -> tuple[FloatArray | None, FloatArray | None]:
-        """Of the accepted and of the rejected, None where there are none."""
+        """Mean cosines of the accepted and of the rejected, None where there are none."""
         accepted, rejected = (np.mean(kind, axis=0) if kind else None for kind in (self.accepted, self.rejected))
         return accepted, rejected
 

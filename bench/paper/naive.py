@@ -32,7 +32,7 @@ class NaiveProbe:
         self._update = np.float32(Speculation.paper(60).update_for("prompt-mean"))
 
     def usage(self) -> Usage:
-        """Of this process, in which it runs."""
+        """What this process has used, in which it runs."""
         return usage_of(os.getpid())
 
     def close(self) -> None:

@@ -94,7 +94,9 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/install.md", "docs/rpc.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/install.md", "docs/rpc.md"]
+)
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for path in re.findall(r"\b((?:docs|bench|native|tests|python|\.github)/[\w./-]+\.\w+)", text):

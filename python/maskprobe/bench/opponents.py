@@ -140,7 +140,7 @@ class LlamaServer:
         self._log.close()
 
     def usage(self) -> Usage:
-        """Of the server's process."""
+        """What the server's process has used."""
         return usage_of(self._process.pid)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
@@ -232,7 +232,7 @@ class PromptLookup:
             raise OpponentError(f"llama_cpp.Llama cannot load {model.name}: {error}") from error
 
     def usage(self) -> Usage:
-        """Of this process, in which it runs."""
+        """What this process has used, in which it runs."""
         return usage_of(os.getpid())
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class Program:
         self._cpu = 0.0
 
     def usage(self) -> Usage:
-        """Of the runs so far, loading included."""
+        """What the runs so far have used, loading included."""
         return Usage(self._cpu, 0.0)
 
     def close(self) -> None:

@@ -144,7 +144,7 @@ class _Round:
         stock: Mapping[str, Callable[[], Opponent]],
         seed: int | str,
     ) -> None:
-        # Of processes that run the same code, those that were started later can be faster by some percent.
+        # A process that was started later can be faster by some percent than one that runs the same code.
         started: dict[str, Opponent] = {}
         names: list[str | None] = [None, *(name for name in stock if name not in self._results.failed)]
         for name in random.Random(seed).sample(names, len(names)):

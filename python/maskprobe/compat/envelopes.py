@@ -42,7 +42,7 @@ def completion_logprobs(tokens: list[Scored]) -> dict[str, Any]:
 
 
 def _by_text(ranked: list[tuple[bytes, float]]) -> dict[str, float]:
-    """Of tokens that have the same text the likeliest."""
+    """Log-probabilities by text; where tokens have the same text, the likeliest one's."""
     texts: dict[str, float] = {}
     for piece, logprob in ranked:
         texts.setdefault(text_of(piece), logprob)

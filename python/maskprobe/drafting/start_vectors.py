@@ -41,7 +41,7 @@ class StartVectors:
 
     @cached_property
     def table_mean_and_deviation(self) -> tuple[FloatArray, FloatArray]:
-        """Of the whole table, [n_embd] each; computed once per model file and stored."""
+        """Mean and deviation of the whole table, [n_embd] each; computed once per model file and stored."""
         stored = cache.load_arrays("embeddings", self._model) or {}
         mean, deviation = stored.get("mean"), stored.get("deviation")
         if not all(_is_vector(m, self._table.n_embd) for m in (mean, deviation)):
@@ -131,7 +131,7 @@ class ProbeChoice:
             return
         before = self._scores[name]
         self._scores[name] = (before[0] + n, before[1] + total)
-        # Of the finished choice only the outcome matters: no write per generation.
+        # Once the choice is made only its outcome matters: no write per generation.
         if before[0] < _ENOUGH <= self._scores[name][0]:
             cache.store_json(_CACHE_NAME, self._model, self._scores)
 

@@ -116,7 +116,7 @@ def _setup(model: Model) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    """Of a model's size, header and last weights: reading all of it would take longer than decoding."""
+    """A digest of a model's size, header and last weights: reading all of it would take longer than decoding."""
     digest = hashlib.sha256()
     for part in split_paths(path):
         size = part.stat().st_size

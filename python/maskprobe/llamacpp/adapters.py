@@ -65,7 +65,7 @@ class Lora:
 
 
 def _shapes(model: Path) -> Shapes:
-    """Of the model's tensors."""
+    """The sizes of the model's tensors."""
     shapes = {}
     for part in split_paths(model):
         with opened(part) as header:

@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 # of command, the size of what follows, capabilities. The answer is a size, three version numbers, capabilities.
 _HELLO = struct.pack("<BQ24x", 14, 24)
 _ANSWER = struct.Struct("<QBBBx24x")
-# Of the supported versions of llama-cpp-python.
+# The RPC protocol of each supported version of llama-cpp-python.
 _PROTOCOLS: dict[tuple[int, ...], tuple[int, int]] = {(0, 3, 35): (5, 0), (0, 3, 36): (7, 0)}
 _PROTOCOL = _PROTOCOLS[version_numbers(llama_cpp.__version__)]
 _PATIENCE = 5.0  # seconds
