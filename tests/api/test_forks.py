@@ -66,7 +66,7 @@ def test_a_fork_cannot_use_the_model(tiny: MaskProbeLlama, tmp_path: Path) -> No
 def test_a_fork_leaves_the_model_alone_when_it_ends(tiny: MaskProbeLlama) -> None:
     before = answer(tiny)
     assert in_fork(tiny.close) == "None"
-    assert in_fork(tiny.__del__) == "None"
+    assert in_fork(tiny._lifetime.__del__) == "None"
     assert answer(tiny) == before
 
 

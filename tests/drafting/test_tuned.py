@@ -57,8 +57,8 @@ def test_a_damaged_cost_curve_is_ignored(stored: object, tiny: Path, monkeypatch
 STORES_COSTS = """
 import sys
 from pathlib import Path
-from maskprobe import tuned
-from maskprobe.costs import Costs
+from maskprobe.drafting import store
+from maskprobe.drafting.costs import Costs
 model, who = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -93,7 +93,7 @@ def test_processes_that_tune_at_once_do_not_undo_each_other(tiny: Path) -> None:
 
 def test_followers_are_the_models_own(tiny: Path) -> None:
     with load(tiny) as llm:
-        tokens, logps = llm.engine.rank_followers([5, 6, 7])
+        tokens, logps = llm.engine.knowledge.rank_followers([5, 6, 7])
         assert tokens.shape == logps.shape == (3, ADJACENCY_WIDTH)
         assert (np.diff(logps, axis=1) <= 0).all()
         np.testing.assert_allclose(np.exp(logps).sum(1), 1.0, atol=1e-3)  # among those listed
@@ -107,7 +107,7 @@ def test_a_tuned_adjacency_table_drafts(tiny: Path) -> None:
     with load(tiny) as llm:
         plain = llm.generate(PROMPT, max_tokens=24, temperature=0.0, speculate=False)
         n_vocab = llm.n_vocab()
-        parts = [llm.engine.rank_followers(range(a, min(a + 60, n_vocab))) for a in range(0, n_vocab, 60)]
+        parts = [llm.engine.knowledge.rank_followers(range(a, min(a + 60, n_vocab))) for a in range(0, n_vocab, 60)]
     table = tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     store.store_adjacency(tiny, table)
     loaded = store.load_adjacency(tiny, n_vocab)

@@ -50,8 +50,8 @@ def test_both_ends_are_tested() -> None:
 
 
 def _attributes(*names: str) -> Iterator[tuple[ast.Attribute, Path]]:
-    """Uses of attributes of what has one of the names, in the package."""
-    for path in Path(maskprobe.__file__).parent.rglob("*.py"):
+    """Uses of attributes of what has one of the names, in the package and in bench."""
+    for path in (*Path(maskprobe.__file__).parent.rglob("*.py"), *(ROOT / "bench").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
                 yield node, path
@@ -65,7 +65,12 @@ def test_every_name_that_is_used_is_there() -> None:
 
 def test_every_field_that_is_set_is_there() -> None:
     # A ctypes struct takes any attribute: one that is no field of it would be set, and do nothing.
-    structs = (llama_cpp.llama_model_params, llama_cpp.llama_context_params, llama_cpp.llama_batch)
+    structs = (
+        llama_cpp.llama_model_params,
+        llama_cpp.llama_context_params,
+        llama_cpp.llama_model_quantize_params,
+        llama_cpp.llama_batch,
+    )
     fields = {name for struct in structs for name, *_ in struct._fields_}
     used = {node.attr for node, _ in _attributes("params", "batch") if isinstance(node.ctx, ast.Store)}
     assert {"load_mode", "kv_unified", "embd"} <= used
