@@ -46,7 +46,7 @@ def test_the_check_of_wheels_notices_what_is_missing(tmp_path: Path) -> None:
 
 def test_the_version_is_said_once() -> None:
     assert version("maskprobe") == maskprobe.__version__ == VERSION
-    for path in (*ROOT.glob("python/**/*.py"), *ROOT.glob("native/src/*"), ROOT / "CMakeLists.txt"):
+    for path in (*ROOT.glob("python/**/*.py"), *ROOT.glob("native/src/**/*.*"), ROOT / "CMakeLists.txt"):
         assert VERSION not in path.read_text(encoding="utf-8"), path
 
 

@@ -1,9 +1,9 @@
 // Sources, mixer, budget, planner, trees and blocks over token streams, lists and costs of any kind: probabilities
 // are probabilities, plans are trees within their limits, and blocks hold each node once.
 #include "block.h"
-#include "drafter.h"
+#include "drafting/logits.h"
+#include "drafting/planner.h"
 #include "fuzz.h"
-#include "planner.h"
 
 using namespace mp;
 using namespace mp::test;

@@ -7,8 +7,8 @@
 // id, and every row carries the ids of all leaves below it. Committed cells carry every id in use.
 #pragma once
 
+#include "drafting/tree.h"
 #include "llama_api.h"
-#include "tree.h"
 
 #include <cstdint>
 #include <string>

@@ -1,7 +1,7 @@
 // The C ABI: turns exceptions into codes and C arrays into vectors. No logic of its own.
 #include "maskprobe.h"
 
-#include "cpu_kernels.h"
+#include "cpu_backend/cpu_kernels.h"
 #include "error.h"
 #include "llama_api.h"
 #include "session.h"

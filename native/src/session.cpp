@@ -1,6 +1,6 @@
 #include "session.h"
 
-#include "drafter.h"
+#include "drafting/logits.h"
 #include "error.h"
 
 #include <algorithm>

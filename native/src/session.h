@@ -9,10 +9,10 @@
 #pragma once
 
 #include "block.h"
+#include "drafting/masks.h"
+#include "drafting/planner.h"
+#include "drafting/reliability.h"
 #include "embeddings.h"
-#include "planner.h"
-#include "probe.h"
-#include "reliability.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -1,8 +1,8 @@
 #include "survey.h"
 
-#include "adjacency.h"
 #include "block.h"
-#include "drafter.h"
+#include "drafting/adjacency.h"
+#include "drafting/logits.h"
 #include "error.h"
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // What a pass is worth: costs and prices against hand computation, trees that hold the likeliest paths, rows
 // that stop where they no longer earn, caps that are filled, and masks where the path is likely to end.
 #include "check.h"
-#include "planner.h"
+#include "drafting/planner.h"
 
 #include <algorithm>
 #include <cmath>

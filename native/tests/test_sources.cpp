@@ -1,12 +1,12 @@
 // The sources of drafts and the mixer: n-grams against a search of the whole text, adjacency lists against what
 // was put in, probabilities that add up, and an online regression that finds out which evidence holds and says
 // probabilities that come true.
-#include "adjacency.h"
 #include "check.h"
+#include "drafting/adjacency.h"
+#include "drafting/history.h"
+#include "drafting/mixer.h"
+#include "drafting/ngram.h"
 #include "error.h"
-#include "history.h"
-#include "mixer.h"
-#include "ngram.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,8 +1,8 @@
 // Draft trees: growth against trees worked out by hand, the dynamic tree against all the trees there are, the
 // spine, and the integrity check against each kind of damage.
 #include "check.h"
-#include "reliability.h"
-#include "tree.h"
+#include "drafting/reliability.h"
+#include "drafting/tree.h"
 
 #include <algorithm>
 #include <cmath>

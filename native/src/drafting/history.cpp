@@ -1,4 +1,4 @@
-#include "history.h"
+#include "drafting/history.h"
 
 #include <algorithm>
 #include <cmath>

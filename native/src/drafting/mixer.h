@@ -3,7 +3,7 @@
 // that a candidate said to follow with probability p follows about p of the time.
 #pragma once
 
-#include "sources.h"
+#include "drafting/sources.h"
 
 namespace mp {
 

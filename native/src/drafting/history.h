@@ -2,7 +2,7 @@
 // size, so a session may go on for ever; a token to learn and a node to look at take constant time.
 #pragma once
 
-#include "sources.h"
+#include "drafting/sources.h"
 
 #include <utility>
 

@@ -1,6 +1,6 @@
 // MUL_MAT_ID: rows of activations times the matrices of the experts that they were sent to. Rows that share an expert
 // are multiplied together, so that its weights are read once.
-#include "cpu_matrices.h"
+#include "cpu_backend/matrices.h"
 
 #include <algorithm>
 #include <utility>

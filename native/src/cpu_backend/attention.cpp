@@ -1,5 +1,5 @@
 // FLASH_ATTN_EXT: attention over a cache of keys and values.
-#include "cpu_ops.h"
+#include "cpu_backend/ops.h"
 
 #include <algorithm>
 

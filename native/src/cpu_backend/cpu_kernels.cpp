@@ -1,6 +1,6 @@
-#include "cpu_kernels.h"
+#include "cpu_backend/cpu_kernels.h"
 
-#include "cpu_ops.h"
+#include "cpu_backend/ops.h"
 #include "error.h"
 
 #include <cstring>

@@ -1,8 +1,8 @@
 // How often drafted nodes came true against how often they were said to, in classes of the latter.
 #pragma once
 
+#include "drafting/tree.h"
 #include "maskprobe.h"
-#include "tree.h"
 
 #include <algorithm>
 #include <array>

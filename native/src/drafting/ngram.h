@@ -2,7 +2,7 @@
 // token in constant time and looks at a bounded number of earlier places per node.
 #pragma once
 
-#include "sources.h"
+#include "drafting/sources.h"
 
 #include <unordered_map>
 

@@ -1,4 +1,4 @@
-#include "budget.h"
+#include "drafting/budget.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "mixer.h"
+#include "drafting/mixer.h"
 
 #include <algorithm>
 #include <cmath>

@@ -8,7 +8,7 @@
 // Knows ggml's structs and which kernels are allowed; arithmetic is native/kernels', policy Python's.
 #pragma once
 
-#include "../kernels/kernels.h"
+#include "kernels.h"
 
 #include <cstddef>
 #include <cstdint>

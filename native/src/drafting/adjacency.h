@@ -3,9 +3,9 @@
 // 2024, arXiv 2408.08696), and what it says after the token alone, from a table made once per model.
 #pragma once
 
+#include "drafting/sources.h"
+#include "drafting/tree.h"
 #include "maskprobe.h"
-#include "sources.h"
-#include "tree.h"
 
 namespace mp {
 

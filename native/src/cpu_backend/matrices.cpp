@@ -1,4 +1,4 @@
-#include "cpu_matrices.h"
+#include "cpu_backend/matrices.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "planner.h"
+#include "drafting/planner.h"
 
 #include <algorithm>
 #include <cmath>

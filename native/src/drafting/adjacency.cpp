@@ -1,4 +1,4 @@
-#include "adjacency.h"
+#include "drafting/adjacency.h"
 
 #include "error.h"
 

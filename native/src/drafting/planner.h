@@ -3,13 +3,13 @@
 // first and the budget for the others.
 #pragma once
 
-#include "adjacency.h"
-#include "budget.h"
-#include "history.h"
+#include "drafting/adjacency.h"
+#include "drafting/budget.h"
+#include "drafting/history.h"
+#include "drafting/mixer.h"
+#include "drafting/ngram.h"
+#include "drafting/tree.h"
 #include "maskprobe.h"
-#include "mixer.h"
-#include "ngram.h"
-#include "tree.h"
 
 namespace mp {
 

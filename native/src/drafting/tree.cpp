@@ -1,4 +1,4 @@
-#include "tree.h"
+#include "drafting/tree.h"
 
 #include <algorithm>
 #include <queue>

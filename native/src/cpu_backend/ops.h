@@ -1,8 +1,8 @@
 // What the operations that kernels compute have in common: who may be used, and where tensors live.
 #pragma once
 
-#include "cpu_kernels.h"
-#include "ggml_api.h"
+#include "cpu_backend/cpu_kernels.h"
+#include "cpu_backend/ggml_api.h"
 
 #include <atomic>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "drafter.h"
+#include "drafting/logits.h"
 
 #include <algorithm>
 #include <array>

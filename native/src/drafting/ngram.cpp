@@ -1,4 +1,4 @@
-#include "ngram.h"
+#include "drafting/ngram.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // Ranked candidates from the logits of a mask row. Knows logits; leaves trees to tree.h.
 #pragma once
 
-#include "tree.h"
+#include "drafting/tree.h"
 
 namespace mp {
 

@@ -2,7 +2,7 @@
 // quantized, packed and cut into chunks.
 #pragma once
 
-#include "cpu_ops.h"
+#include "cpu_backend/ops.h"
 
 namespace mp::cpu_kernels {
 

@@ -1,5 +1,5 @@
 // MUL_MAT: a matrix of weights times rows of activations.
-#include "cpu_matrices.h"
+#include "cpu_backend/matrices.h"
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // Candidates from logits: which tokens and in which order against std::sort, log-probabilities against an
 // exact log-softmax in double, and the edges: ties, few tokens, values that are not finite.
 #include "check.h"
-#include "drafter.h"
+#include "drafting/logits.h"
 
 #include <algorithm>
 #include <cmath>
