@@ -4,40 +4,18 @@
 #include "error.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 namespace mp {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr size_t probe_width = 32; // candidates read from a mask for a mixed tree
-
-double ms_since(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-std::vector<int32_t> first_sequences(int32_t n) {
-    std::vector<int32_t> ids(n);
-    for (int32_t s = 0; s < n; ++s) {
-        ids[s] = s;
-    }
-    return ids;
-}
 
 } // namespace
 
 Session::Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
-    : ctx_(ctx), memory_(llama_api().llama_get_memory(ctx)),
-      vocab_(llama_api().llama_model_get_vocab(llama_api().llama_get_model(ctx))),
-      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)), embeddings_(embeddings), embedding_scale_(embedding_scale),
-      adjacency_(n_vocab_) {
-    if (memory_ == nullptr) {
-        throw Error(MP_ERROR_ARGUMENT, "the context has no KV cache: not a decoder");
-    }
-}
+    : context_(ctx), embeddings_(embeddings), embedding_scale_(embedding_scale), adjacency_(context_.n_vocab()) {}
 
 void Totals::add(const Pass & pass) {
     n_drafted += pass.n_drafted;
@@ -51,7 +29,7 @@ void Totals::add(const Pass & pass) {
 }
 
 void Session::reset() {
-    llama_api().llama_memory_clear(memory_, false);
+    context_.clear_cells();
     cached_.clear();
     pending_.clear();
     n_sequences_ = 1;
@@ -62,11 +40,11 @@ void Session::restore(std::vector<int32_t> tokens) {
     if (!cached_.empty()) {
         throw Error(MP_ERROR_ARGUMENT, "only an empty KV cache can be restored: reset the session first");
     }
-    if (tokens.size() > llama_api().llama_n_ctx(ctx_)) {
+    if (tokens.size() > context_.n_ctx()) {
         throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens cannot be in a context of " +
-                                           std::to_string(llama_api().llama_n_ctx(ctx_)));
+                                           std::to_string(context_.n_ctx()));
     }
-    check_tokens(tokens);
+    context_.check_tokens(tokens);
     cached_ = std::move(tokens);
     pending_.clear();
     n_sequences_ = 1;
@@ -74,7 +52,7 @@ void Session::restore(std::vector<int32_t> tokens) {
 }
 
 void Session::report_logprobs(int32_t n_top) {
-    if (n_top < -1 || n_top > n_vocab_) {
+    if (n_top < -1 || n_top > context_.n_vocab()) {
         throw Error(MP_ERROR_ARGUMENT, "n_top must be -1 or a number of tokens");
     }
     n_top_ = n_top;
@@ -93,16 +71,8 @@ void Session::forget() {
 }
 
 void Session::learn_text(const std::vector<int32_t> & tokens) {
-    check_tokens(tokens);
+    context_.check_tokens(tokens);
     history_.learn(tokens, 0);
-}
-
-void Session::check_tokens(const std::vector<int32_t> & tokens) const {
-    for (const int32_t token : tokens) {
-        if (token < 0 || token >= n_vocab_) {
-            throw Error(MP_ERROR_ARGUMENT, "token " + std::to_string(token) + " is not in the vocabulary");
-        }
-    }
 }
 
 // --- begin and prefill ------------------------------------------------------------------------------
@@ -112,7 +82,7 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
     if (prompt.empty()) {
         throw Error(MP_ERROR_ARGUMENT, "the prompt is empty");
     }
-    const size_t n_ctx = llama_api().llama_n_ctx(ctx_);
+    const size_t n_ctx = context_.n_ctx();
     if (prompt.size() >= n_ctx) {
         throw Error(MP_ERROR_ARGUMENT, "a prompt of " + std::to_string(prompt.size()) +
                                            " tokens leaves no room in a context of " + std::to_string(n_ctx));
@@ -186,18 +156,17 @@ void Session::check(const Speculation & speculation) const {
                     "a block of " + std::to_string(speculation.block) + " rows is too small for a root and its masks");
     }
     const size_t rows = static_cast<size_t>(speculation.block);
-    if (rows > llama_api().llama_n_ubatch(ctx_)) {
-        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows does not fit n_ubatch = " +
-                                           std::to_string(llama_api().llama_n_ubatch(ctx_)));
+    if (rows > context_.n_ubatch()) {
+        throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) +
+                                           " rows does not fit n_ubatch = " + std::to_string(context_.n_ubatch()));
     }
     // Every node that carries masks ends in a leaf with a sequence id of its own.
-    if (!mixed && rows / rows_per_node > llama_api().llama_n_seq_max(ctx_)) {
+    if (!mixed && rows / rows_per_node > context_.n_seq_max()) {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more leaves than the " +
-                                           std::to_string(llama_api().llama_n_seq_max(ctx_)) +
-                                           " sequences of the context");
+                                           std::to_string(context_.n_seq_max()) + " sequences of the context");
     }
     for (const int32_t width : speculation.widths) {
-        if (width < 1 || width > n_vocab_) {
+        if (width < 1 || width > context_.n_vocab()) {
             throw Error(MP_ERROR_ARGUMENT, "a tree cannot have " + std::to_string(width) + " nodes at a depth");
         }
     }
@@ -231,16 +200,11 @@ const Pass & Session::prefill() {
         throw Error(MP_ERROR_ARGUMENT, "no prompt to decode: begin a generation first");
     }
     pass_ = Pass();
-    const size_t n = std::min<size_t>(pending_.size(), llama_api().llama_n_batch(ctx_));
+    const size_t n = std::min<size_t>(pending_.size(), context_.n_batch());
     const bool last = n == pending_.size();
-    Block block;
-    const int32_t n_past = static_cast<int32_t>(cached_.size());
-    for (size_t i = 0; i < n; ++i) {
-        block.token.push_back(pending_[i]);
-        block.pos.push_back(n_past + static_cast<int32_t>(i));
-        block.output.push_back(last && i + 1 == n ? 1 : 0);
-        block.sequences.push_back(first_sequences(n_sequences_));
-    }
+    const std::vector<int32_t> tokens(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(n));
+    const size_t n_past = cached_.size();
+    Block block = layout_prompt(tokens, static_cast<int32_t>(n_past), n_sequences_, last);
     try {
         decode(block);
         if (last) {
@@ -302,21 +266,20 @@ const Pass & Session::step() {
 Plan Session::draft() const {
     const int32_t root = pending_.back();
     const size_t n_again = pending_.size() - 1;
-    const size_t room = llama_api().llama_n_ctx(ctx_) - cached_.size(); // cells
-    const size_t depth = static_cast<size_t>(n_left_) - 1;              // deeper drafts are not wanted
+    const size_t room = context_.n_ctx() - cached_.size(); // cells
+    const size_t depth = static_cast<size_t>(n_left_) - 1; // deeper drafts are not wanted
     Plan plain{DraftTree(root), {0}, {CandidateSet()}, 1.0f};
     if (speculation_.tree == MP_TREE_NONE || depth == 0) {
         return plain;
     }
     if (is_mixed()) {
-        const PlanLimits limits{std::min<size_t>(speculation_.block, room), n_again, depth,
-                                llama_api().llama_n_seq_max(ctx_), speculation_.n_masks};
+        const PlanLimits limits{std::min<size_t>(speculation_.block, room), n_again, depth, context_.n_seq_max(),
+                                speculation_.n_masks};
         return make_plan(root, Evidence{ngrams_, adjacency_, history_, levels_, speculation_.sources}, mixer_, budget_,
                          limits);
     }
     // Tokens decoded again ride in the same batch, which must stay one ubatch.
-    const size_t rows =
-        std::min<size_t>(speculation_.block, std::min<size_t>(room, llama_api().llama_n_ubatch(ctx_)) - n_again);
+    const size_t rows = std::min<size_t>(speculation_.block, std::min<size_t>(room, context_.n_ubatch()) - n_again);
     const size_t rows_per_node = 1 + speculation_.n_masks;
     if (rows < rows_per_node) {
         return plain;
@@ -353,17 +316,8 @@ void Session::decode(Block & block) {
             }
         }
     }
-    const BatchView view(block, embd);
-    const auto start = Clock::now();
-    const int32_t code = llama_api().llama_decode(ctx_, view.get());
-    if (code == 0) {
-        llama_api().llama_synchronize(ctx_);
-    }
-    pass_.decode_ms += ms_since(start);
-    pass_.n_rows += static_cast<int32_t>(block.n_rows());
-    if (code != 0) {
-        throw Error(MP_ERROR_DECODE, decode_failure(code));
-    }
+    pass_.decode_ms = context_.decode(block, embd);
+    pass_.n_rows = static_cast<int32_t>(block.n_rows());
 }
 
 // Walks the tree from the root with one draw of the sampler per committed token. Returns the nodes on the
@@ -409,7 +363,7 @@ void Session::learn(const CandidateSet & candidates, int32_t node_token, int32_t
         mixer_.learn(candidates, actual);
         ngrams_.learn(candidates, actual);
     }
-    adjacency_.refresh(node_token, top_listed(logits_of(row), n_vocab_, AdjacencySource::width));
+    adjacency_.refresh(node_token, top_listed(context_.logits_of(row), context_.n_vocab(), AdjacencySource::width));
 }
 
 // Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
@@ -441,7 +395,7 @@ void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, 
     }
     strip(0, end);
     for (int32_t s = 1; s < n_sequences_; ++s) {
-        llama_api().llama_memory_seq_cp(memory_, 0, s, end_of_root, end);
+        context_.share_cells(s, end_of_root, end);
         ++pass_.n_kv_scans;
     }
 }
@@ -461,27 +415,19 @@ void Session::read_masks(int32_t node, const Plan & plan, const Block & block) {
         } else if (speculation_.tree == MP_TREE_STATIC) {
             n_top = static_cast<size_t>(i) < speculation_.widths.size() ? speculation_.widths[i] + 1 : 0;
         }
-        const float * logits = llama_api().llama_get_logits_ith(ctx_, block.row_of_mask[node] + i);
+        const float * logits = context_.find_logits(block.row_of_mask[node] + i);
         if (logits == nullptr || n_top == 0) {
             break; // without guesses the next pass is plain; what was committed stands
         }
-        levels_.push_back(top_candidates(logits, n_vocab_, n_top));
+        levels_.push_back(top_candidates(logits, context_.n_vocab(), n_top));
     }
 }
 
 // --- small parts ------------------------------------------------------------------------------------
 
-const float * Session::logits_of(int32_t row) {
-    const float * logits = llama_api().llama_get_logits_ith(ctx_, row);
-    if (logits == nullptr) {
-        throw Error(MP_ERROR_DECODE, "llama.cpp returned no logits for row " + std::to_string(row));
-    }
-    return logits;
-}
-
 int32_t Session::sample(int32_t row) {
-    const float * logits = logits_of(row);
-    const int32_t token = sampler_ == nullptr ? most_likely(logits, n_vocab_) : draw(logits);
+    const float * logits = context_.logits_of(row);
+    const int32_t token = sampler_ == nullptr ? most_likely(logits, context_.n_vocab()) : draw(logits);
     if (n_top_ >= 0) {
         report(token, logits);
     }
@@ -491,8 +437,8 @@ int32_t Session::sample(int32_t row) {
 // What llama_sampler_sample does, but a token that the chain has ruled out is an error here: samplers may end the
 // process when they are told to accept one.
 int32_t Session::draw(const float * logits) {
-    candidates_.resize(n_vocab_);
-    for (int32_t token = 0; token < n_vocab_; ++token) {
+    candidates_.resize(context_.n_vocab());
+    for (int32_t token = 0; token < context_.n_vocab(); ++token) {
         candidates_[token] = {token, logits[token], 0.0f};
     }
     llama_token_data_array all{candidates_.data(), candidates_.size(), -1, false};
@@ -507,9 +453,9 @@ int32_t Session::draw(const float * logits) {
 }
 
 void Session::report(int32_t token, const float * logits) {
-    const float norm = log_normalizer(logits, n_vocab_);
+    const float norm = log_normalizer(logits, context_.n_vocab());
     pass_.logp.push_back(logits[token] - norm);
-    const Candidates best = top_listed(logits, n_vocab_, n_top_);
+    const Candidates best = top_listed(logits, context_.n_vocab(), n_top_);
     for (size_t i = 0; i < static_cast<size_t>(n_top_); ++i) {
         const bool listed = i < best.token.size();
         pass_.top.push_back(listed ? best.token[i] : -1);
@@ -519,7 +465,7 @@ void Session::report(int32_t token, const float * logits) {
 
 void Session::commit_token(int32_t token) {
     pass_.tokens.push_back(token);
-    pass_.end = llama_api().llama_vocab_is_eog(vocab_, token);
+    pass_.end = context_.is_eog(token);
     --n_left_;
     if (is_mixed()) {
         ngrams_.push(token);
@@ -535,7 +481,7 @@ void Session::commit_token(int32_t token) {
 void Session::grow_sequences(int32_t n) {
     for (; n_sequences_ < n; ++n_sequences_) {
         if (!cached_.empty()) {
-            llama_api().llama_memory_seq_cp(memory_, 0, n_sequences_, 0, -1);
+            context_.share_cells(n_sequences_, 0, -1);
             ++pass_.n_kv_scans;
         }
     }
@@ -545,7 +491,7 @@ void Session::grow_sequences(int32_t n) {
 // is kept then.
 bool Session::remove(int32_t sequence, int32_t first_pos) {
     ++pass_.n_kv_scans;
-    if (!llama_api().llama_memory_seq_rm(memory_, sequence, first_pos, -1)) {
+    if (!context_.cut_cells(sequence, first_pos)) {
         reset();
         return false;
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "block.h"
+#include "context.h"
 #include "drafting/masks.h"
 #include "drafting/planner.h"
 #include "drafting/reliability.h"
@@ -94,7 +95,7 @@ public:
     void learn_text(const std::vector<int32_t> & tokens);
 
     const Totals & totals() const { return totals_; } // of the present generation
-    llama_context * context() const { return ctx_; }
+    const Context & context() const { return context_; }
     Embeddings * embeddings() const { return embeddings_; }
     const std::vector<int32_t> & cached() const { return cached_; }
     const std::vector<int32_t> & pending() const { return pending_; }
@@ -105,7 +106,6 @@ private:
 
     void prepare_sources(const std::vector<int32_t> & prompt);
     void check(const Speculation & speculation) const;
-    void check_tokens(const std::vector<int32_t> & tokens) const;
     void abandon(size_t n_cached);
     Plan draft() const;
     void decode(Block & block);
@@ -118,16 +118,12 @@ private:
     void grow_sequences(int32_t n);
     bool remove(int32_t sequence, int32_t first_pos);
     void strip(int32_t sequence, int32_t first_pos);
-    const float * logits_of(int32_t row);
     int32_t sample(int32_t row);
     int32_t draw(const float * logits);
     void report(int32_t token, const float * logits);
     bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
-    llama_context * ctx_;
-    llama_memory_i * memory_;
-    const llama_vocab * vocab_;
-    int32_t n_vocab_;
+    Context context_;
     Embeddings * embeddings_;
     float embedding_scale_;
 
