@@ -15,7 +15,8 @@ constexpr size_t probe_width = 32; // candidates read from a mask for a mixed tr
 } // namespace
 
 Session::Session(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
-    : context_(ctx), embeddings_(embeddings), embedding_scale_(embedding_scale), adjacency_(context_.n_vocab()) {}
+    : context_(ctx), cache_(context_), embeddings_(embeddings), embedding_scale_(embedding_scale),
+      adjacency_(context_.n_vocab()) {}
 
 void Totals::add(const Pass & pass) {
     n_drafted += pass.n_drafted;
@@ -29,25 +30,14 @@ void Totals::add(const Pass & pass) {
 }
 
 void Session::reset() {
-    context_.clear_cells();
-    cached_.clear();
+    cache_.reset();
     pending_.clear();
-    n_sequences_ = 1;
     phase_ = Phase::idle;
 }
 
 void Session::restore(std::vector<int32_t> tokens) {
-    if (!cached_.empty()) {
-        throw Error(MP_ERROR_ARGUMENT, "only an empty KV cache can be restored: reset the session first");
-    }
-    if (tokens.size() > context_.n_ctx()) {
-        throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens cannot be in a context of " +
-                                           std::to_string(context_.n_ctx()));
-    }
-    context_.check_tokens(tokens);
-    cached_ = std::move(tokens);
+    cache_.restore(std::move(tokens));
     pending_.clear();
-    n_sequences_ = 1;
     phase_ = Phase::idle;
 }
 
@@ -60,7 +50,7 @@ void Session::report_logprobs(int32_t n_top) {
 
 void Session::forget() {
     ngrams_.clear();
-    for (const std::vector<int32_t> & tokens : {cached_, pending_}) { // a generation that runs goes on
+    for (const std::vector<int32_t> & tokens : {cache_.tokens(), pending_}) { // a generation that runs goes on
         std::for_each(tokens.begin(), tokens.end(), [this](int32_t token) { ngrams_.push(token); });
     }
     written_from_ = ngrams_.size();
@@ -90,16 +80,11 @@ size_t Session::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Spec
     check(speculation);
     phase_ = Phase::idle;
     pass_ = Pass();
-    // The last prompt token is always decoded: its logits give the first token.
     size_t n_keep = 0;
-    while (reuse && n_keep < cached_.size() && n_keep + 1 < prompt.size() && cached_[n_keep] == prompt[n_keep]) {
-        ++n_keep;
-    }
-    if (n_keep == 0) {
-        reset();
-    } else if (n_keep < cached_.size()) {
-        remove(-1, static_cast<int32_t>(n_keep)); // a memory that cannot be cut is emptied instead
-        n_keep = cached_.size();
+    if (reuse) {
+        n_keep = cache_.keep_prefix(prompt);
+    } else {
+        cache_.reset();
     }
     pending_.assign(prompt.begin() + n_keep, prompt.end());
     sampler_ = sampler;
@@ -191,8 +176,8 @@ void Session::check(const Speculation & speculation) const {
 // After a failure inside a pass: back to the committed tokens that were in the KV cache before.
 void Session::abandon(size_t n_cached) {
     phase_ = Phase::idle;
-    cached_.resize(std::min(cached_.size(), n_cached)); // none are left if the memory cannot be cut
-    remove(-1, static_cast<int32_t>(cached_.size()));
+    pending_.clear();
+    cache_.abandon(n_cached);
 }
 
 const Pass & Session::prefill() {
@@ -203,16 +188,16 @@ const Pass & Session::prefill() {
     const size_t n = std::min<size_t>(pending_.size(), context_.n_batch());
     const bool last = n == pending_.size();
     const std::vector<int32_t> tokens(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(n));
-    const size_t n_past = cached_.size();
-    Block block = layout_prompt(tokens, static_cast<int32_t>(n_past), n_sequences_, last);
+    const size_t n_cached = cache_.size();
+    Block block = layout_prompt(tokens, static_cast<int32_t>(n_cached), cache_.n_sequences(), last);
     try {
         decode(block);
         if (last) {
             commit_token(sample(static_cast<int32_t>(n) - 1));
         }
-        cached_.insert(cached_.end(), pending_.begin(), pending_.begin() + n);
+        cache_.commit(block, 1);
     } catch (...) {
-        abandon(n_past);
+        abandon(n_cached);
         throw;
     }
     pending_.erase(pending_.begin(), pending_.begin() + n);
@@ -234,23 +219,25 @@ const Pass & Session::step() {
     }
     pass_ = Pass();
     const Plan plan = draft();
-    grow_sequences(count_leaves(plan.tree, plan.masks_of_node));
+    const int64_t n_scans = cache_.n_scans();
+    const size_t n_cached = cache_.size();
+    cache_.grow_sequences(count_leaves(plan.tree, plan.masks_of_node));
     Block block =
-        layout_block(pending_, plan.tree, plan.masks_of_node, static_cast<int32_t>(cached_.size()), n_sequences_);
+        layout_block(pending_, plan.tree, plan.masks_of_node, static_cast<int32_t>(n_cached), cache_.n_sequences());
     pass_.n_drafted = static_cast<int32_t>(plan.tree.n_drafted());
     pass_.n_again = block.n_again;
     std::vector<int32_t> path;
-    const size_t n_cached = cached_.size();
     try {
         decode(block);
         path = verify(plan, block);
         score_probe(pass_.tokens.front());
         read_masks(path.back(), plan, block);
-        commit(path, plan.tree, block);
+        commit(block, n_on_spine(path, block.spine));
     } catch (...) {
         abandon(n_cached);
         throw;
     }
+    pass_.n_kv_scans = static_cast<int32_t>(cache_.n_scans() - n_scans);
     if (is_mixed()) {
         totals_.reliability.add(plan.tree, path);
         pass_.expected = plan.expected;
@@ -266,7 +253,7 @@ const Pass & Session::step() {
 Plan Session::draft() const {
     const int32_t root = pending_.back();
     const size_t n_again = pending_.size() - 1;
-    const size_t room = context_.n_ctx() - cached_.size(); // cells
+    const size_t room = context_.n_ctx() - cache_.size();  // cells
     const size_t depth = static_cast<size_t>(n_left_) - 1; // deeper drafts are not wanted
     Plan plain{DraftTree(root), {0}, {CandidateSet()}, 1.0f};
     if (speculation_.tree == MP_TREE_NONE || depth == 0) {
@@ -368,36 +355,9 @@ void Session::learn(const CandidateSet & candidates, int32_t node_token, int32_t
 
 // Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
 // are decoded again at the head of the next block, so that cells stay in position order.
-void Session::commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block) {
-    const size_t n_kept = n_on_spine(path, block.spine);
-    cached_.insert(cached_.end(), pending_.begin(), pending_.end());
-    const int32_t end_of_root = static_cast<int32_t>(cached_.size());
-    for (size_t i = 1; i < n_kept; ++i) {
-        cached_.push_back(tree.token[path[i]]);
-    }
-    const int32_t end = static_cast<int32_t>(cached_.size());
-
-    pending_.clear();
-    for (size_t i = n_kept; i < path.size(); ++i) {
-        pending_.push_back(tree.token[path[i]]);
-    }
-    pending_.push_back(pass_.tokens.back());
-
-    if (n_kept == 1) {
-        if (block.n_rows() > static_cast<size_t>(block.n_again) + 1) {
-            strip(-1, end_of_root);
-        }
-        return;
-    }
-    // Sequence 0 ends below the spine, so it holds the kept cells: strip the others, then share its cells.
-    for (int32_t s = 1; s < block.n_sequences; ++s) {
-        strip(s, end_of_root);
-    }
-    strip(0, end);
-    for (int32_t s = 1; s < n_sequences_; ++s) {
-        context_.share_cells(s, end_of_root, end);
-        ++pass_.n_kv_scans;
-    }
+void Session::commit(const Block & block, size_t n_on_spine) {
+    cache_.commit(block, n_on_spine);
+    pending_.assign(pass_.tokens.begin() + static_cast<std::ptrdiff_t>(n_on_spine) - 1, pass_.tokens.end());
 }
 
 // The masks of the deepest accepted node rank the candidates of the next tree [ESP, §3.3]: mask 1 sits in
@@ -474,37 +434,6 @@ void Session::commit_token(int32_t token) {
         std::vector<float> row(probe_.n_embd);
         embeddings_->rows(&token, 1, row.data());
         probe_.commit(row.data());
-    }
-}
-
-// Makes every committed cell carry the sequence ids 0..n-1.
-void Session::grow_sequences(int32_t n) {
-    for (; n_sequences_ < n; ++n_sequences_) {
-        if (!cached_.empty()) {
-            context_.share_cells(n_sequences_, 0, -1);
-            ++pass_.n_kv_scans;
-        }
-    }
-}
-
-// Removes a sequence's cells (all sequences: -1) from first_pos on. False if the memory cannot be cut; nothing
-// is kept then.
-bool Session::remove(int32_t sequence, int32_t first_pos) {
-    ++pass_.n_kv_scans;
-    if (!context_.cut_cells(sequence, first_pos)) {
-        reset();
-        return false;
-    }
-    if (sequence == -1 && static_cast<size_t>(first_pos) < cached_.size()) {
-        cached_.resize(first_pos);
-    }
-    return true;
-}
-
-// The same in the middle of a commit, where a memory that cannot be cut has lost what was committed.
-void Session::strip(int32_t sequence, int32_t first_pos) {
-    if (!remove(sequence, first_pos)) {
-        throw Error(MP_ERROR_DECODE, "llama.cpp cannot take drafts back from this model's memory");
     }
 }
 

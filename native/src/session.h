@@ -2,10 +2,8 @@
 // decode -> verify -> commit. Knows the order of things and what is committed; each of the arrows is a
 // header of its own. Text, sampling parameters and stop strings are the caller's.
 //
-// Invariants between calls:
-//  - the KV cache holds exactly the tokens of cached(), at positions 0.., in cells in position order, and
-//    every one of its cells carries the sequence ids 0..n_sequences-1 and no other;
-//  - pending() holds the committed tokens that follow, which are not in the KV cache; the last is the root.
+// Invariant between calls: pending() holds the committed tokens that follow those in the KV cache; the last is the
+// root. kv_cache.h has the others.
 #pragma once
 
 #include "block.h"
@@ -14,6 +12,7 @@
 #include "drafting/planner.h"
 #include "drafting/reliability.h"
 #include "embeddings.h"
+#include "kv_cache.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -97,9 +96,9 @@ public:
     const Totals & totals() const { return totals_; } // of the present generation
     const Context & context() const { return context_; }
     Embeddings * embeddings() const { return embeddings_; }
-    const std::vector<int32_t> & cached() const { return cached_; }
+    const std::vector<int32_t> & cached() const { return cache_.tokens(); }
     const std::vector<int32_t> & pending() const { return pending_; }
-    int32_t n_sequences() const { return n_sequences_; }
+    int32_t n_sequences() const { return cache_.n_sequences(); }
 
 private:
     enum class Phase { idle, prefill, step };
@@ -112,18 +111,16 @@ private:
     std::vector<int32_t> verify(const Plan & plan, const Block & block);
     void learn(const CandidateSet & candidates, int32_t node_token, int32_t row, int32_t actual);
     void score_probe(int32_t actual);
-    void commit(const std::vector<int32_t> & path, const DraftTree & tree, const Block & block);
+    void commit(const Block & block, size_t n_on_spine);
     void read_masks(int32_t node, const Plan & plan, const Block & block);
     void commit_token(int32_t token);
-    void grow_sequences(int32_t n);
-    bool remove(int32_t sequence, int32_t first_pos);
-    void strip(int32_t sequence, int32_t first_pos);
     int32_t sample(int32_t row);
     int32_t draw(const float * logits);
     void report(int32_t token, const float * logits);
     bool is_mixed() const { return speculation_.tree == MP_TREE_MIXED; }
 
     Context context_;
+    KvCache cache_;
     Embeddings * embeddings_;
     float embedding_scale_;
 
@@ -143,9 +140,7 @@ private:
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
     std::vector<float> budget_cost_; // that budget_ was made with
-    std::vector<int32_t> cached_;
     std::vector<int32_t> pending_;
-    int32_t n_sequences_ = 1;
     int32_t n_top_ = -1;
     std::vector<float> embd_; // [rows, n_embd]
     Pass pass_;
