@@ -43,7 +43,7 @@ Candidates ranked(Input & in) {
     return result;
 }
 
-// Costs as Session::check lets them through.
+// Costs as Speculation::check lets them through.
 Budget any_budget(Input & in) {
     std::vector<float> cost(1 + in.below(40));
     for (float & c : cost) {

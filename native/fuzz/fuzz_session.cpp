@@ -165,7 +165,7 @@ void generate_any(Input & in, Bench & bench) {
         const Ids cached = session.cached();
         const bool in_prompt = tokens.empty();
         try {
-            const Pass & pass = in_prompt ? session.prefill() : session.step();
+            const Pass pass = in_prompt ? session.prefill() : session.step();
             tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
             check_rows(pass, bench, speculation, in_prompt);
         } catch (const Error & error) {

@@ -63,24 +63,7 @@ template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body 
     return guarded([&] {
         require(session != nullptr && out != nullptr, "session and pass must not be NULL");
         const auto start = std::chrono::steady_clock::now();
-        const mp::Pass & pass = body(session->session);
-        out->tokens = pass.tokens.data();
-        out->n_tokens = static_cast<int32_t>(pass.tokens.size());
-        out->logp = pass.logp.empty() ? nullptr : pass.logp.data();
-        out->top = pass.top.data();
-        out->top_logp = pass.top_logp.data();
-        out->n_top = session->session.n_top();
-        out->n_accepted = pass.n_accepted;
-        out->n_drafted = pass.n_drafted;
-        out->n_rows = pass.n_rows;
-        out->n_again = pass.n_again;
-        out->n_kv_scans = pass.n_kv_scans;
-        out->n_probed = pass.n_probed;
-        out->probe_logp = pass.probe_logp;
-        out->expected = pass.expected;
-        out->price = pass.price;
-        out->end = pass.end ? 1 : 0;
-        out->decode_ms = pass.decode_ms;
+        *out = body(session->session);
         out->total_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     });
 }
@@ -275,32 +258,18 @@ int mp_session_prefill(mp_session * session, mp_pass * pass) {
     // Prompts are decoded as plain decoding decodes them; attention has its bits for any number of rows.
     const bool ours = session != nullptr && session->kernels == 1;
     const mp::cpu_kernels::Use use(ours ? mp::cpu_kernels::as_prompt : 0);
-    return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.prefill(); });
+    return run_pass(session, pass, [](mp::Session & s) -> const mp_pass & { return s.prefill(); });
 }
 
 int mp_session_step(mp_session * session, mp_pass * pass) {
     const mp::cpu_kernels::Use use(session != nullptr ? session->kernels : 0);
-    return run_pass(session, pass, [](mp::Session & s) -> const mp::Pass & { return s.step(); });
+    return run_pass(session, pass, [](mp::Session & s) -> const mp_pass & { return s.step(); });
 }
 
 int mp_session_totals(const mp_session * session, mp_totals * out) {
     return guarded([&] {
         require(session != nullptr && out != nullptr, "session and totals must not be NULL");
-        const mp::Totals & totals = session->session.totals();
-        out->n_drafted = totals.n_drafted;
-        out->n_rows = totals.n_rows;
-        out->n_again = totals.n_again;
-        out->n_kv_scans = totals.n_kv_scans;
-        out->n_probed = totals.n_probed;
-        out->probe_logp = totals.probe_logp;
-        out->expected = totals.expected;
-        out->decode_ms = totals.decode_ms;
-        const mp::Reliability::Classes & classes = totals.reliability.classes();
-        for (size_t i = 0; i < classes.size(); ++i) {
-            out->said_n[i] = classes[i].n;
-            out->said_n_true[i] = classes[i].n_true;
-            out->said_sum[i] = classes[i].said;
-        }
+        *out = session->session.totals();
     });
 }
 

@@ -130,6 +130,12 @@ inline void check_kv(const MockLlama & llama, const Session & session) {
     check_kv(llama, session.cached(), session.n_sequences());
 }
 
+// A pass with tokens of its own, which outlive the next one's.
+struct Pass : mp_pass {
+    Ids tokens;
+    Pass(const mp_pass & pass) : mp_pass(pass), tokens(pass.tokens, pass.tokens + pass.n_tokens) {}
+};
+
 struct Generation {
     size_t n_reused = 0;
     Ids tokens;

@@ -7,19 +7,19 @@
 
 namespace mp {
 
-struct Probe {
-    size_t n_masks = 0;
+struct Masks {
     size_t n_embd = 0;
-    std::vector<float> masks; // [n_masks, n_embd]
-    float update = 0.0f;      // lambda
+    std::vector<float> values; // [n_masks, n_embd]
+    float update = 0.0f;       // lambda
 
-    const float * mask(size_t i) const { return masks.data() + i * n_embd; }
+    const float * row(size_t i) const { return values.data() + i * n_embd; }
+    bool move() const { return update != 0.0f && !values.empty(); }
 
     // [ESP, eq. 5] m_i <- m_i + lambda (e - m_i) for a committed token's embedding row e, [n_embd].
-    void commit(const float * row) {
-        for (size_t i = 0; i < masks.size(); i += n_embd) {
+    void commit(const float * embedding) {
+        for (size_t i = 0; i < values.size(); i += n_embd) {
             for (size_t j = 0; j < n_embd; ++j) {
-                masks[i + j] += update * (row[j] - masks[i + j]);
+                values[i + j] += update * (embedding[j] - values[i + j]);
             }
         }
     }

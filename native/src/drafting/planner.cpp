@@ -23,7 +23,7 @@ struct Row {
 
 Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
                const PlanLimits & limits) {
-    Plan plan{DraftTree(root_token), {}, {}, 1.0f};
+    Plan plan(root_token);
     DraftTree & tree = plan.tree;
     const size_t max_nodes = limits.rows > limits.n_again ? limits.rows - limits.n_again : 1;
     const float price = budget.price();
@@ -55,8 +55,8 @@ Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixe
         if ((evidence.sources & MP_SOURCE_NGRAMS) != 0) {
             evidence.ngrams.propose(view, set);
         }
-        if (static_cast<size_t>(tree.depth[node]) < evidence.probe.size()) {
-            const Candidates & level = evidence.probe[tree.depth[node]];
+        if (static_cast<size_t>(tree.depth[node]) < evidence.guesses.size()) {
+            const Candidates & level = evidence.guesses[tree.depth[node]];
             set.add_list(level.token.data(), level.logp.data(), level.token.size(), feature_probe);
         }
         if ((evidence.sources & MP_SOURCE_ADJACENCY) != 0) {

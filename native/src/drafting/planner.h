@@ -18,23 +18,27 @@ struct Evidence {
     const NgramSource & ngrams; // its tokens end with the root
     const AdjacencySource & adjacency;
     const HistorySource & history;
-    const std::vector<Candidates> & probe; // level d ranks the tokens of depth d + 1; may be empty
-    int32_t sources;                       // MP_SOURCE_*: which of the former three propose
+    const std::vector<Candidates> & guesses; // the masks': guesses[d] ranks the tokens of depth d + 1; may be empty
+    int32_t sources;                         // MP_SOURCE_*: which of the former three propose
 };
 
 struct PlanLimits {
-    size_t rows;    // of the whole pass
-    size_t n_again; // rows of it that are taken before the root
-    size_t depth;   // of drafted nodes
-    size_t leaves;  // sequence ids
-    int32_t masks;  // per node that carries any, 0 = none
+    size_t rows;       // of the whole pass
+    size_t n_again;    // rows of it that are taken before the root
+    size_t depth;      // of drafted nodes
+    size_t leaves;     // sequence ids
+    int32_t masks = 0; // per node that carries any
 };
 
 struct Plan {
     DraftTree tree;
-    std::vector<int32_t> masks_of_node;
-    std::vector<CandidateSet> candidates; // of each node, empty where none were asked for
-    float expected = 1.0f;                // tokens
+    std::vector<int32_t> masks_of_node;   // [nodes]
+    std::vector<CandidateSet> candidates; // [nodes], empty where none were asked for
+    float expected = 1.0f;                // tokens that the pass is expected to commit; 0 where nobody asked
+    float price = 0.0f;                   // expected tokens that it had to bring per unit of cost; 0 where nobody asked
+
+    // The root alone.
+    explicit Plan(int32_t root_token) : tree(root_token), masks_of_node{0}, candidates(1) {}
 };
 
 Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,

@@ -34,6 +34,13 @@ public:
     }
 
     const Classes & classes() const { return classes_; }
+    void copy_to(mp_totals & totals) const {
+        for (size_t i = 0; i < classes_.size(); ++i) {
+            totals.said_n[i] = classes_[i].n;
+            totals.said_n_true[i] = classes_[i].n_true;
+            totals.said_sum[i] = classes_[i].said;
+        }
+    }
 
 private:
     Class & class_of(float logp) {
