@@ -15,6 +15,13 @@ int32_t DraftTree::add(int32_t parent_node, int32_t child_token, float logp_give
     return static_cast<int32_t>(size()) - 1;
 }
 
+void DraftTree::truncate(size_t n) {
+    token.resize(n);
+    parent.resize(n);
+    depth.resize(n);
+    logp.resize(n);
+}
+
 int32_t DraftTree::child(int32_t node, int32_t child_token) const {
     for (size_t i = node + 1; i < size(); ++i) {
         if (parent[i] == node && token[i] == child_token) {

@@ -27,6 +27,8 @@ struct DraftTree {
     size_t size() const { return token.size(); }
     size_t n_drafted() const { return size() - 1; }
     int32_t add(int32_t parent, int32_t token, float logp_given_parent);
+    // Keeps the first n nodes, at least the root.
+    void truncate(size_t n);
     // The child of node that carries token, or -1.
     int32_t child(int32_t node, int32_t token) const;
     // The likeliest path: from the root always the likeliest child. Starts with node 0.
