@@ -30,11 +30,11 @@ void AdjacencySource::set_table(const int32_t * tokens, const float * logps) {
 }
 
 void AdjacencySource::propose(const NodeContext & node, CandidateSet & out) const {
-    propose_from(recent_, feature_recent, node, out);
-    propose_from(alone_, feature_table, node, out);
+    propose_from(recent_, recent_list, node, out);
+    propose_from(alone_, table_list, node, out);
 }
 
-void AdjacencySource::propose_from(const Table & table, Feature feature, const NodeContext & node,
+void AdjacencySource::propose_from(const Table & table, const ListFeatures & list, const NodeContext & node,
                                    CandidateSet & out) const {
     if (table.tokens.empty()) {
         return;
@@ -42,7 +42,7 @@ void AdjacencySource::propose_from(const Table & table, Feature feature, const N
     const size_t row = static_cast<size_t>(node.last()) * width;
     const auto begin = table.tokens.begin() + row;
     const size_t n = std::find(begin, begin + width, -1) - begin;
-    out.add_list(table.tokens.data() + row, table.logps.data() + row, n, feature);
+    out.add_list(table.tokens.data() + row, table.logps.data() + row, n, list);
 }
 
 } // namespace mp

@@ -29,7 +29,8 @@ private:
         std::vector<int32_t> tokens; // [n_vocab, width], -1 past the end of a list; empty until first used
         std::vector<float> logps;    // [n_vocab, width]
     };
-    void propose_from(const Table & table, Feature feature, const NodeContext & node, CandidateSet & out) const;
+    void propose_from(const Table & table, const ListFeatures & list, const NodeContext & node,
+                      CandidateSet & out) const;
 
     size_t n_vocab_;
     Table recent_;

@@ -112,7 +112,7 @@ void HistorySource::propose(const NodeContext & node, CandidateSet & out) const 
         tokens[i] = followers[i].token;
         logps[i] = std::log(followers[i].p);
     }
-    out.add_list(tokens.data(), logps.data(), n, feature_history);
+    out.add_list(tokens.data(), logps.data(), n, history_list);
 }
 
 } // namespace mp

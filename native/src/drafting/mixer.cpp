@@ -7,6 +7,29 @@ namespace mp {
 
 namespace {
 
+// What evidence is worth before anything is learned: fitted to answers of a 135M chat model; see docs/drafting.md.
+struct StartWeight {
+    Feature feature;
+    float weight;
+};
+constexpr StartWeight start_weights[] = {
+    {feature_guess, 0.64f},       {feature_guess_listed, -1.00f},   {feature_guess_unlisted, 1.45f},
+
+    {feature_recent, 0.05f},      {feature_recent_listed, -0.39f},  {feature_recent_unlisted, -0.58f},
+
+    {feature_table, 0.33f},       {feature_table_listed, -0.35f},   {feature_table_unlisted, -0.19f},
+
+    {feature_history, 0.39f},     {feature_history_listed, -1.00f}, {feature_history_unlisted, -0.16f},
+
+    {feature_match_1, 2.00f},     {feature_match_2, 3.73f},         {feature_match_3, 4.02f},
+    {feature_match_4_5, 4.82f},   {feature_match_6_8, 4.90f},       {feature_match_9_15, 5.50f},
+    {feature_match_16_31, 6.15f}, {feature_match_32_47, 7.95f},     {feature_match_48, 9.56f},
+    {feature_latest, 0.46f},      {feature_share, 0.55f},           {feature_hit_rate, 0.60f},
+
+    {feature_none_bias, 3.07f},
+};
+static_assert(sizeof start_weights / sizeof *start_weights == n_features, "each kind of evidence has a start weight");
+
 constexpr float learning_rate = 0.08f;
 constexpr float calibration_rate = 0.003f;
 constexpr float prior_squares = 3.0f; // how much the start weights are trusted
@@ -27,9 +50,9 @@ float score(const Features & weights, const Features & features) {
 } // namespace
 
 Mixer::Mixer() {
-    // Fitted to answers of a 135M chat model; see docs/drafting.md.
-    weights_ = {0.64f, -1.00f, 1.45f, 0.05f, -0.39f, -0.58f, 0.33f, -0.35f, -0.19f, 0.39f, -1.00f, -0.16f, 2.00f,
-                3.73f, 4.02f,  4.82f, 4.90f, 5.50f,  6.15f,  7.95f, 9.56f,  0.46f,  0.55f, 0.60f,  3.07f};
+    for (const StartWeight & start : start_weights) {
+        weights_[start.feature] = start.weight;
+    }
     squares_.fill(prior_squares);
 }
 

@@ -19,7 +19,7 @@ public:
     Features & weights() { return weights_; }
 
 private:
-    Features weights_;
+    Features weights_{};
     Features squares_; // sums of squared gradients (AdaGrad: Duchi et al. 2011)
     // The likeliest candidate is the winner of many and so promises too much; its log-odds are corrected by a
     // line that is learned too (Platt 1999).

@@ -31,7 +31,7 @@ private:
         float misses = 1.0f;
     };
     // By length of the match, in the steps of the match features.
-    std::array<HitRate, feature_match_48 - feature_match_1 + 1> hit_rates_;
+    std::array<HitRate, n_match_lengths> hit_rates_;
     std::vector<int32_t> tokens_;
     // For each order: key of an n-gram -> the position after its latest occurrence, and from each such
     // position to the one before.

@@ -53,7 +53,7 @@ CandidateSet find_candidates(const DraftTree & tree, int32_t node, const Evidenc
     }
     if (depth < evidence.guesses.size()) {
         const Candidates & guesses = evidence.guesses[depth];
-        set.add_list(guesses.token.data(), guesses.logp.data(), guesses.token.size(), feature_probe);
+        set.add_list(guesses.token.data(), guesses.logp.data(), guesses.token.size(), guess_list);
     }
     if ((evidence.sources & MP_SOURCE_ADJACENCY) != 0) {
         evidence.adjacency.propose(view, set);

@@ -11,37 +11,49 @@
 
 namespace mp {
 
-// Kinds of evidence about one candidate. Log-probabilities are of the source's own distribution.
+// Kinds of evidence about one candidate, by source. What each is worth at the start stands in mixer.cpp.
 enum Feature {
-    feature_probe,          // log-probability under the mask row, from its floor up
-    feature_probe_listed,   // 1 if the mask row ranks it
-    feature_probe_unlisted, // 1 if there is a mask row and it does not
-    feature_recent,         // the same after this token where it was last verified
+    feature_guess, // the list of a mask that stands for this token
+    feature_guess_listed,
+    feature_guess_unlisted,
+    feature_recent, // the model's list after the token before, where that was last verified
     feature_recent_listed,
     feature_recent_unlisted,
-    feature_table, // the same after this token alone, from the model's table
+    feature_table, // the model's list after the token before alone
     feature_table_listed,
     feature_table_unlisted,
-    feature_history, // the same in texts that the model wrote earlier
+    feature_history, // what followed in texts that the model wrote earlier
     feature_history_listed,
     feature_history_unlisted,
-    feature_match_1, // the longest match that it continues is 1 token long
-    feature_match_2, //
-    feature_match_3, //
+    feature_match_1, // 1 if the longest match that it continues is 1 token long; so for the other lengths
+    feature_match_2,
+    feature_match_3,
     feature_match_4_5,
     feature_match_6_8,
     feature_match_9_15,
     feature_match_16_31,
     feature_match_32_47,
     feature_match_48,  // 48 or more
-    feature_latest,    // it continues the latest of the longest matches
+    feature_latest,    // 1 if it continues the latest of the longest matches
     feature_share,     // log of its share among the matches looked at
     feature_hit_rate,  // log-odds with which such latest matches have come true lately
     feature_none_bias, // of the "none of these" candidate only
     n_features
 };
+constexpr size_t n_match_lengths = feature_match_48 - feature_match_1 + 1;
 
-constexpr float list_floor = -8.0f; // log-probabilities count from here up
+// What a ranked list of candidates says of one of them.
+struct ListFeatures {
+    Feature logp;     // its log-probability in the list, counted from list_floor up
+    Feature listed;   // 1 if the list has it
+    Feature unlisted; // 1 if there is a list and it does not
+};
+constexpr ListFeatures guess_list{feature_guess, feature_guess_listed, feature_guess_unlisted};
+constexpr ListFeatures recent_list{feature_recent, feature_recent_listed, feature_recent_unlisted};
+constexpr ListFeatures table_list{feature_table, feature_table_listed, feature_table_unlisted};
+constexpr ListFeatures history_list{feature_history, feature_history_listed, feature_history_unlisted};
+
+constexpr float list_floor = -8.0f; // the least log-probability that counts
 
 using Features = std::array<float, n_features>;
 
@@ -58,15 +70,15 @@ struct CandidateSet {
     size_t best = 0;     // the likeliest, and its log-odds before calibration
     float best_log_odds = 0.0f;
 
-    // A ranked list of tokens with log-probabilities: fills a feature, "listed" after it and "unlisted" after that.
-    void add_list(const int32_t * tokens, const float * logps, size_t n, Feature feature) {
+    // Adds what a ranked list of n tokens says, with log-probabilities.
+    void add_list(const int32_t * tokens, const float * logps, size_t n, const ListFeatures & list) {
         for (size_t i = 0; i < n; ++i) {
             Features & features = at(tokens[i]);
-            features[feature] = logps[i] > list_floor ? std::min(logps[i], 0.0f) - list_floor : 0.0f;
-            features[feature + 1] = 1.0f;
+            features[list.logp] = logps[i] > list_floor ? std::min(logps[i], 0.0f) - list_floor : 0.0f;
+            features[list.listed] = 1.0f;
         }
         for (Candidate & item : items) {
-            item.features[feature + 2] = n > 0 ? 1.0f - item.features[feature + 1] : 0.0f;
+            item.features[list.unlisted] = n > 0 ? 1.0f - item.features[list.listed] : 0.0f;
         }
     }
 
