@@ -1,4 +1,4 @@
-// The one exception of the core. It carries an mp_status and a message for the user; maskprobe.cpp turns it
+// The one exception of the core. It carries an mp_status and a message for the user; abi.h turns it
 // into a return code at the ABI border. Nothing else knows about error codes.
 #pragma once
 

@@ -1,20 +1,12 @@
-// The C ABI: turns exceptions into codes and C arrays into vectors. No logic of its own.
-#include "maskprobe.h"
-
+#include "abi.h"
 #include "cpu_backend/cpu_kernels.h"
-#include "error.h"
-#include "llama_api.h"
 #include "session.h"
 #include "survey.h"
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 
-struct mp_embeddings {
-    mp::Embeddings rows;
-    explicit mp_embeddings(const std::vector<std::string> & paths) : rows(paths) {}
-};
+using namespace mp::abi;
 
 struct mp_session {
     mp::Session session;
@@ -23,36 +15,6 @@ struct mp_session {
 };
 
 namespace {
-
-thread_local std::string last_error;
-
-template <typename Body> int guarded(Body body) {
-    try {
-        body();
-        return MP_OK;
-    } catch (const mp::Error & error) {
-        last_error = error.what();
-        return error.status;
-    } catch (const std::bad_alloc &) {
-        last_error = "out of memory";
-        return MP_ERROR_MEMORY;
-    } catch (const std::exception & error) {
-        last_error = error.what();
-        return MP_ERROR_ARGUMENT;
-    }
-}
-
-template <typename Object, typename Body> Object * guarded_new(Body body) {
-    Object * object = nullptr;
-    guarded([&] { object = body(); });
-    return object;
-}
-
-void require(bool condition, const char * message) {
-    if (!condition) {
-        throw mp::Error(MP_ERROR_ARGUMENT, message);
-    }
-}
 
 void require_empty(const mp_session * session) {
     require(session->session.cached().empty(), "this needs an empty KV cache: reset the session first");
@@ -92,120 +54,6 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
 
 } // namespace
 
-const char * mp_last_error(void) { return last_error.c_str(); }
-
-const char * mp_required_function(size_t index) { return mp::required_function(index); }
-
-int mp_bind(const char * const * names, void * const * addresses, size_t n, const size_t * batch_layout) {
-    return guarded([&] {
-        require(names != nullptr && addresses != nullptr && batch_layout != nullptr, "arguments must not be NULL");
-        mp::bind_by_name(names, addresses, n, batch_layout);
-    });
-}
-
-// --- kernels ----------------------------------------------------------------------------------------
-
-const char * mp_kernels_required_function(size_t index) { return mp::cpu_kernels::required_function(index); }
-
-int mp_kernels_attach(const char * const * names, void * const * addresses, size_t n) {
-    return guarded([&] {
-        require(names != nullptr && addresses != nullptr, "arguments must not be NULL");
-        mp::cpu_kernels::attach(names, addresses, n);
-    });
-}
-
-const char * mp_kernels_instructions(void) { return mp::kernels::name_of(mp::cpu_kernels::instructions()); }
-
-int mp_kernels_limit_instructions(const char * instructions) {
-    return guarded([&] {
-        require(instructions != nullptr, "instructions must not be NULL");
-        mp::cpu_kernels::limit_instructions(instructions);
-    });
-}
-
-int mp_kernels_get(size_t index, mp_kernel * out) {
-    return guarded([&] {
-        const mp::cpu_kernels::Entry * entry = mp::cpu_kernels::entry(index);
-        require(entry != nullptr && out != nullptr, "there are not that many kernels");
-        const mp::kernels::Kernel & kernel = *entry->kernel;
-        *out = {entry->name,       entry->type,        entry->repacked ? 1 : 0,   kernel.k_multiple,
-                kernel.n_multiple, kernel.fewest_rows, mp::cpu_kernels::most_rows};
-    });
-}
-
-int mp_kernels_allow(uint32_t kernels, uint32_t for_prompts) {
-    return guarded([&] { mp::cpu_kernels::allow(kernels, for_prompts); });
-}
-
-uint32_t mp_kernels_allowed(void) { return mp::cpu_kernels::allowed(); }
-
-int mp_kernels_set_default(int32_t use) {
-    return guarded([&] {
-        require(use == 0 || use == 1, "use is 0 or 1");
-        mp::cpu_kernels::set_default(use == 1);
-    });
-}
-
-int mp_kernels_set_thread(int32_t use) {
-    return guarded([&] {
-        require(use >= -1 && use <= 1, "use is 1, 0 or -1");
-        mp::cpu_kernels::set_thread(use);
-    });
-}
-
-int64_t mp_kernels_n_used(size_t index) { return mp::cpu_kernels::n_used(index); }
-
-int mp_session_set_kernels(mp_session * session, int32_t use) {
-    return guarded([&] {
-        require(session != nullptr && use >= -1 && use <= 1, "session must not be NULL, use is 1, 0 or -1");
-        session->kernels = use;
-    });
-}
-
-// --- embeddings -------------------------------------------------------------------------------------
-
-mp_embeddings * mp_embeddings_init(const char * const * paths, size_t n_paths) {
-    return guarded_new<mp_embeddings>([&] {
-        require(paths != nullptr, "paths must not be NULL");
-        return new mp_embeddings(std::vector<std::string>(paths, paths + n_paths));
-    });
-}
-
-void mp_embeddings_free(mp_embeddings * embeddings) { delete embeddings; }
-
-int32_t mp_embeddings_n_embd(const mp_embeddings * embeddings) {
-    return embeddings == nullptr ? 0 : embeddings->rows.n_embd();
-}
-
-int32_t mp_embeddings_n_vocab(const mp_embeddings * embeddings) {
-    return embeddings == nullptr ? 0 : embeddings->rows.n_vocab();
-}
-
-int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens, size_t n, float * rows) {
-    return guarded([&] {
-        require(embeddings != nullptr && tokens != nullptr && rows != nullptr, "arguments must not be NULL");
-        embeddings->rows.rows(tokens, n, rows);
-    });
-}
-
-int mp_embeddings_accumulate(mp_embeddings * embeddings, const int32_t * tokens, size_t n, double * sum,
-                             double * sum_of_squares) {
-    return guarded([&] {
-        require(embeddings != nullptr && tokens != nullptr && sum != nullptr && sum_of_squares != nullptr,
-                "arguments must not be NULL");
-        std::vector<float> row(embeddings->rows.n_embd());
-        for (size_t i = 0; i < n; ++i) {
-            embeddings->rows.rows(tokens + i, 1, row.data());
-            for (size_t j = 0; j < row.size(); ++j) {
-                sum[j] += row[j];
-                sum_of_squares[j] += static_cast<double>(row[j]) * row[j];
-            }
-        }
-    });
-}
-
-// --- session ----------------------------------------------------------------------------------------
-
 mp_session * mp_session_init(llama_context * ctx, mp_embeddings * embeddings, float embedding_scale) {
     return guarded_new<mp_session>([&] {
         require(ctx != nullptr, "ctx must not be NULL");
@@ -233,6 +81,13 @@ int mp_session_set_embedding_scale(mp_session * session, float scale) {
     return guarded([&] {
         require(session != nullptr, "session must not be NULL");
         session->session.set_embedding_scale(scale);
+    });
+}
+
+int mp_session_set_kernels(mp_session * session, int32_t use) {
+    return guarded([&] {
+        require(session != nullptr && use >= -1 && use <= 1, "session must not be NULL, use is 1, 0 or -1");
+        session->kernels = use;
     });
 }
 
