@@ -125,6 +125,22 @@ void restore_any(Input & in, Bench & bench) {
     check_abi(bench, llama.context(), tokens);
 }
 
+// What may come between two passes. False if the generation ends with it.
+bool interrupt_any(Input & in, Bench & bench) {
+    Session & session = bench.session;
+    switch (in.done() ? 0 : in.below(24)) {
+    case 20: restore_any(in, bench); return false;
+    case 21: session.forget(); return true; // what was learned, not the generation
+    case 22:
+        session.reset();
+        check_kv(bench.llama, session);
+        check_refuses(session);
+        return false;
+    case 23: return false; // broken off
+    default: return true;
+    }
+}
+
 void generate_any(Input & in, Bench & bench) {
     Session & session = bench.session;
     const Ids prompt = any_prompt(in, bench.llama, session);
@@ -145,22 +161,8 @@ void generate_any(Input & in, Bench & bench) {
     const Ids plain = plain_decode(bench.llama, prompt, sampler.seed, max_tokens);
     Ids tokens;
     while (tokens.size() < plain.size()) {
-        const int32_t interrupt = in.done() ? 0 : in.below(24);
-        if (interrupt == 23) {
-            return; // broken off
-        }
-        if (interrupt == 22) {
-            session.reset();
-            check_kv(bench.llama, session);
-            check_refuses(session);
+        if (!interrupt_any(in, bench)) {
             return;
-        }
-        if (interrupt == 20) {
-            restore_any(in, bench);
-            return;
-        }
-        if (interrupt == 21) {
-            session.forget(); // what was learned, not the generation
         }
         const Ids cached = session.cached();
         const bool in_prompt = tokens.empty();
