@@ -81,7 +81,7 @@ void check_abi(const Bench & bench, llama_context * ctx, const Ids & tokens) {
     const int32_t none = 0;
     CHECK_EQ(mp_session_restore(session, tokens.empty() ? &none : tokens.data(), tokens.size()),
              static_cast<int>(MP_OK));
-    Ids cached(mp_session_n_cached(session)); // of exactly this size
+    Ids cached(mp_session_n_cached(session)); // exactly as large as needed
     if (!cached.empty()) {
         CHECK_EQ(mp_session_cached(session, cached.data()), static_cast<int>(MP_OK));
         CHECK_EQ(mp_session_restore(session, &none, 1), static_cast<int>(MP_ERROR_ARGUMENT));

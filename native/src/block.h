@@ -1,4 +1,4 @@
-// A draft tree and its probes laid out as the rows of one llama_decode: which token or mask each row
+// A draft tree and its masks laid out as the rows of one llama_decode: which token or mask each row
 // holds, its position, its sequence ids, and whether its logits are read. Knows nothing of embeddings,
 // logits or the KV cache's contents.
 //
@@ -35,7 +35,7 @@ struct Block {
 
     size_t n_rows() const { return token.size(); }
     bool has_masks() const { return !mask.empty() && mask.back() >= 0; }
-    // Appends a row and returns its index; mask_index: of a mask_token.
+    // Appends a row and returns its index. mask_index is -1 for a token's row.
     int32_t add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
                     int32_t mask_index = -1);
 };

@@ -27,7 +27,8 @@ public:
     // Decodes the block and waits for the result; embd: [rows, n_embd], or null for a block without masks. Returns the
     // milliseconds that llama.cpp took. Throws Error (MP_ERROR_DECODE).
     double decode(Block & block, float * embd) const;
-    // The logits of a row of the last decode, [n_vocab]: null where llama.cpp has none, or an Error (MP_ERROR_DECODE).
+    // The logits of a row of the last decode, [n_vocab]. Where llama.cpp has none, find_logits returns null and
+    // logits_of throws Error (MP_ERROR_DECODE).
     const float * find_logits(int32_t row) const { return llama_api().llama_get_logits_ith(ctx_, row); }
     const float * logits_of(int32_t row) const;
 

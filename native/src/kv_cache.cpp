@@ -92,7 +92,7 @@ bool KvCache::cut(int32_t sequence, size_t first_pos) {
     return false;
 }
 
-// The same in the middle of a commit, where an empty cache has lost what was committed.
+// Cuts in the middle of a commit, where an emptied cache has lost what was committed: then it throws.
 void KvCache::strip(int32_t sequence, size_t first_pos) {
     if (!cut(sequence, first_pos)) {
         throw Error(MP_ERROR_DECODE, "llama.cpp cannot take drafts back from this model's memory");

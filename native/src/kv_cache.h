@@ -33,10 +33,10 @@ public:
     size_t keep_prefix(const std::vector<int32_t> & prompt);
     // Makes every cell carry the sequence ids 0..n-1 at least.
     void grow_sequences(int32_t n);
-    // Of a block that was decoded: keeps the rows before the root, the root, and so many nodes of the spine, the root
-    // among them. Throws Error (MP_ERROR_DECODE) if the memory cannot be cut, which leaves nothing.
+    // Keeps what was accepted of a decoded block: the rows before the root and the first n_on_spine nodes of the spine,
+    // of which the root is one. Throws Error (MP_ERROR_DECODE) if the memory cannot be cut, which leaves nothing.
     void commit(const Block & block, size_t n_on_spine);
-    // After a failure: back to the first n tokens, those before the block that failed.
+    // Goes back to the first n tokens after a failure: those before the block that failed.
     void abandon(size_t n);
 
 private:

@@ -1,5 +1,5 @@
-// What the session reports, in the ABI's own structs: of a pass, with the arrays behind its pointers, and of all passes
-// of a generation.
+// What a session reports, in the ABI's own structs: mp_pass with the arrays behind its pointers, and mp_totals. Knows
+// the fields alone; what they say is the session's.
 #pragma once
 
 #include "maskprobe.h"
@@ -12,10 +12,9 @@ namespace mp {
 struct PassReport {
     mp_pass record{};
     std::vector<int32_t> tokens; // committed
-    // Where asked for: the model's log-probabilities of the tokens, and [tokens, n_top] of what it ranks highest.
-    std::vector<float> logp;
-    std::vector<int32_t> top;
-    std::vector<float> top_logp;
+    std::vector<float> logp;     // [tokens], the model's log-probabilities of them; empty if not asked for
+    std::vector<int32_t> top;    // [tokens, n_top], what it ranks highest in their places; -1 beyond
+    std::vector<float> top_logp; // [tokens, n_top]
 
     void clear() {
         record = {};
@@ -37,7 +36,7 @@ struct PassReport {
     }
 };
 
-// Adds a pass to the sums of its generation; the reliability of drafts is not a pass's to know.
+// Adds a pass to its generation's sums. The said_* fields are Reliability's.
 inline void add(mp_totals & totals, const mp_pass & pass) {
     totals.n_drafted += pass.n_drafted;
     totals.n_rows += pass.n_rows;

@@ -268,7 +268,7 @@ void Session::commit_token(int32_t token) {
     pass_.record.end = context_.is_eog(token) ? 1 : 0;
     --n_left_;
     drafter_.commit(token);
-    if (masks_.move()) {
+    if (masks_.can_move()) {
         std::vector<float> row(masks_.n_embd);
         embeddings_->rows(&token, 1, row.data());
         masks_.commit(row.data());

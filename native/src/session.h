@@ -1,6 +1,6 @@
 // A KV cache and the generation that runs in it: prefill, then one pass at a time, draft -> block ->
-// decode -> verify -> commit. Knows the order of things and what is committed; each of the arrows is a
-// header of its own. Text, sampling parameters and stop strings are the caller's.
+// decode -> verify -> commit. Knows the order of things and what is committed; drafts are Drafter's, rows are
+// Block's, cells KvCache's. Text, sampling parameters and stop strings are the caller's.
 //
 // Invariant between calls: pending() holds the committed tokens that follow those in the KV cache; the last is the
 // root. kv_cache.h has the others.
@@ -32,19 +32,20 @@ public:
     // the prompt the KV cache already holds.
     size_t begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
                  bool reuse);
-    // Passes report log-probabilities of tokens and of the n_top best, -1 = none.
+    // From now on passes report log-probabilities of their tokens and of the n_top best; -1: none.
     void report_logprobs(int32_t n_top);
-    // Both return what they did; valid until the next call.
+    // Both return what they did, which is valid until the next call.
     const mp_pass & prefill();
     const mp_pass & step();
     void reset();
     // The KV cache, empty before, has been given these tokens from outside, in cells of sequence 0 alone.
     void restore(std::vector<int32_t> tokens);
+    // Forgets what drafts and texts have taught.
     void forget();
-    // A text that the model wrote.
+    // Learns from a text that the model wrote.
     void learn_text(const std::vector<int32_t> & tokens);
 
-    mp_totals totals() const; // of the present generation
+    mp_totals totals() const; // sums over the passes of the present generation, prompt apart
     const Context & context() const { return context_; }
     Embeddings * embeddings() const { return embeddings_; }
     const std::vector<int32_t> & cached() const { return cache_.tokens(); }
@@ -78,12 +79,12 @@ private:
 
     Phase phase_ = Phase::idle;
     llama_sampler * sampler_ = nullptr;        // null: greedy
-    std::vector<llama_token_data> candidates_; // of one draw
+    std::vector<llama_token_data> candidates_; // what a sampler draws from, [n_vocab]
     Masks masks_;
     int32_t n_left_ = 0; // tokens that may still be committed
     std::vector<int32_t> pending_;
-    int32_t n_top_ = -1;
-    std::vector<float> embd_; // [rows, n_embd]
+    int32_t n_top_ = -1;      // as report_logprobs was told
+    std::vector<float> embd_; // of the block in decode, [rows, n_embd]
     PassReport pass_;
     mp_totals totals_{};
 };

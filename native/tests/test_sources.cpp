@@ -19,7 +19,7 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-NodeContext view(const Ids & tokens) { return {tokens.data(), tokens.size(), 0}; }
+NodeContext view(const Ids & tokens) { return {tokens.data(), tokens.size()}; }
 
 const Candidate * find(const CandidateSet & set, int32_t token) {
     const auto found =

@@ -1,4 +1,5 @@
-// FLASH_ATTN_EXT: attention over a cache of keys and values.
+// FLASH_ATTN_EXT: attention over a cache of keys and values. Checks tensors and shares out queries; arithmetic is
+// native/kernels'.
 #include "cpu_backend/ops.h"
 
 #include <algorithm>
@@ -7,7 +8,7 @@ namespace mp::cpu_kernels::attention {
 
 namespace {
 
-constexpr int cap_at = 2; // of attention's parameters; the scale comes first
+constexpr int cap_at = 2; // where attention's parameters have the cap; the scale comes first
 
 kernels::CacheType cache_type(int32_t type) {
     return type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;

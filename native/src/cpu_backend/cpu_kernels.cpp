@@ -97,13 +97,14 @@ void list_entries(State & s) {
 
 // --- what is ours -----------------------------------------------------------------------------------
 
-// In the last of the parameters, which none of the operations has: who computes it, and whether as a prompt's.
+// The mark says which entry computes an operation, and whether as a prompt's. It is the last of the parameters, which
+// none of the operations has.
 constexpr int mark_at = 15;
 constexpr int32_t mark_base = 0x6d700000;
 constexpr int32_t prompt_bit = 0x100;
 
 struct Claim {
-    int index = -1; // of the entry; -1: it is not ours
+    int index = -1; // which entry computes it; -1: it is not ours
     bool as_prompt = false;
 };
 

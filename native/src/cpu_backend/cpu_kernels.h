@@ -15,10 +15,10 @@
 
 namespace mp::cpu_kernels {
 
-constexpr int most_rows = 64; // of activations; more are a prompt, for which few kernels are used
+constexpr int most_rows = 64; // more rows of activations are a prompt, for which few kernels are used
 
-constexpr int most_entries = 32; // bits of a mask of them
-constexpr int n_attentions = 4;  // by the cache's type, and whether scores are capped
+constexpr int most_entries = 32; // as many as a mask of them has bits
+constexpr int n_attentions = 4;  // one for each type of the cache, with scores capped and not
 
 // One kernel of the present instruction set, and the weights or the cache that it is for.
 struct Entry {

@@ -71,7 +71,7 @@ int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     return shapes && is_plain ? entry_for_weights(s, w, x.ne[2], allowed) : -1;
 }
 
-// Of each thread: the groups, a quantized row, results of a chunk. Then the packed rows.
+// Each thread has room for the groups, a quantized row and the results of a chunk; the packed rows follow.
 size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads) {
     const ggml::Tensor & w = *op.src[0];
     const ggml::Tensor & x = *op.src[1];
@@ -82,7 +82,8 @@ size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::T
     const auto chunk = static_cast<size_t>(chunk_of(kernel, w.ne[1], n_threads));
     const size_t of_thread = Groups::bytes(op) + row + aligned(n_tokens * chunk * sizeof(float));
     const size_t bytes = of_thread * static_cast<size_t>(n_threads) + n_sent * aligned(kernel.packed_bytes(w.ne[0], 1));
-    // Where ggml's own take over after all: all rows quantized, and two lists and a counter's line for each expert.
+    // Where ggml's own kernels take over after all, they need all rows quantized, and two lists and a counter's line
+    // for each expert.
     const size_t stock = row * static_cast<size_t>(x.ne[1]) * n_tokens + n_experts * (n_sent * 8 + 128);
     return 64 + std::max(bytes, stock);
 }
@@ -94,7 +95,7 @@ void compute(const State & s, const kernels::Kernel & kernel, const ggml::Comput
     const int64_t n_columns = w.ne[1];
     const int64_t chunk = chunk_of(kernel, n_columns, params.nth);
     const size_t row_bytes = quantized_bytes(s, kernel, k);
-    const size_t packed_bytes = aligned(kernel.packed_bytes(k, 1)); // of a row; of several together at most
+    const size_t packed_bytes = aligned(kernel.packed_bytes(k, 1)); // a row's; several together take no more each
     const size_t of_thread =
         Groups::bytes(op) + row_bytes + aligned(static_cast<size_t>(x.ne[2] * chunk) * sizeof(float));
     char * work = aligned(params.wdata);

@@ -1,5 +1,5 @@
 // What products of one matrix and of several, of experts, share: their weights, and how rows of activations are
-// quantized, packed and cut into chunks.
+// quantized, packed and cut into chunks. Knows no operation's shape.
 #pragma once
 
 #include "cpu_backend/ops.h"

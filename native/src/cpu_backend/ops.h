@@ -1,4 +1,5 @@
-// What the operations that kernels compute have in common: who may be used, and where tensors live.
+// What the operations that kernels compute have in common: the state of the way in, and where tensors live. What an
+// operation takes is in the .cpp of each.
 #pragma once
 
 #include "cpu_backend/cpu_kernels.h"

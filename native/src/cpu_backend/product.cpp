@@ -7,7 +7,7 @@ namespace mp::cpu_kernels::product {
 
 namespace {
 
-// Of a prompt's rows so many stay in a core's cache while the columns of a chunk pass by, and the other way round.
+// So many of a prompt's rows stay in a core's cache while the columns of a chunk pass by, and the other way round.
 constexpr int rows_at_once = 64;
 constexpr int64_t columns_at_once = 64;
 

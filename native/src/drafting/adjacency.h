@@ -1,6 +1,7 @@
 // Adjacency source: for every token the tokens that the model ranked highest right after it. Two lists each:
 // what the model said where the token was last verified (refreshed for free, as in Token Recycling, Luo et al.
-// 2024, arXiv 2408.08696), and what it says after the token alone, from a table made once per model.
+// 2024, arXiv 2408.08696), and what it says after the token alone, from a table made once per model. Who makes
+// the table and ranks the rows is not its affair.
 #pragma once
 
 #include "drafting/sources.h"

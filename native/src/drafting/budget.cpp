@@ -7,11 +7,11 @@ namespace mp {
 
 namespace {
 
-constexpr double memory = 0.95; // of the rate, per pass: the last 20 or so count
+constexpr double memory = 0.95; // what a pass leaves of the sums before it: the last 20 or so count
 constexpr double long_memory = 0.99;
 constexpr double caution = 0.05;        // dearer rows for every plain pass that drafts have lost
 constexpr double doubt = 8.0;           // drafts' worth of trust to start with
-constexpr float pace_step = 0.1f;       // of the machine's pace towards what was observed
+constexpr float pace_step = 0.1f;       // how far the machine's pace moves towards what was observed
 constexpr float measured_weight = 2.0f; // passes that the measurement at load counts for
 constexpr float most_weight = 5.0f;     // passes that a correction remembers
 constexpr float most_surprise = 0.2f;   // what one pass may say against what is known: most that differ more were

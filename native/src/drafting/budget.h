@@ -21,7 +21,7 @@ public:
     Budget(std::vector<float> cost, bool refine, float change = 0.0f);
 
     bool refines() const { return refine_; }
-    // Of the next pass, if it has so many rows.
+    // What the next pass costs if it has so many rows.
     float cost(size_t rows) const;
     // Forgets how drafts have fared; the curve and its corrections stay.
     void begin_text();
@@ -44,14 +44,15 @@ private:
     std::vector<float> seen_;       // how many passes that rests on, the measurement at load among them
     bool refine_;
     float change_;
-    size_t last_rows_ = 0; // of the pass before; 0 where every number of rows is a change
+    size_t last_rows_ = 0; // rows that the pass before had; 0 where every number of rows is a change
     int undrafted_ = 0;    // passes of one row since the last that had more
     float scale_ = 1.0f;   // ms per unit of the curve
-    double tokens_ = 0.0;
-    double spent_ = 0.0;
-    double accepted_ = 0.0;
-    double promised_ = 0.0;
-    double saved_ = 0.0; // plain passes saved; all five fade
+    // Sums over the passes of this text, which fade.
+    double tokens_ = 0.0;   // committed
+    double spent_ = 0.0;    // cost
+    double accepted_ = 0.0; // drafts that came true
+    double promised_ = 0.0; // drafts that were expected to
+    double saved_ = 0.0;    // plain passes that drafts spared
 };
 
 } // namespace mp

@@ -25,13 +25,14 @@ public:
     // The next tree under a root and its masks, as much as the settings and the limits allow; limits.masks is not
     // looked at.
     Plan plan(int32_t root, PlanLimits limits) const;
-    // Whether learn is to be called for verified rows.
+    // Whether it wants learn to be called for verified rows.
     bool learns_from_rows() const { return settings_.is_mixed(); }
     // What a verified row teaches: the token that followed a node of the plan, and what the model ranked highest there,
     // AdjacencySource::width candidates.
     void learn(const Plan & plan, int32_t node, int32_t actual, const Candidates & ranked);
+    // The text goes on with this token.
     void commit(int32_t token);
-    // A pass has ended. path: its accepted nodes, the root first; n_rows: all rows given to llama_decode.
+    // Learns how a pass went. path: its accepted nodes, the root first; n_rows: all rows given to llama_decode.
     void end_pass(const Plan & plan, const std::vector<int32_t> & path, size_t n_rows, double decode_ms);
 
     // --- what the masks guess --------------------------------------------------------------------
@@ -48,11 +49,11 @@ public:
 
     // What follows each token alone: [n_vocab, AdjacencySource::width] each, best first.
     void set_adjacency(const int32_t * tokens, const float * logps) { adjacency_.set_table(tokens, logps); }
-    // A text that the model wrote.
+    // Learns from a text that the model wrote.
     void learn_text(const std::vector<int32_t> & tokens) { history_.learn(tokens, 0); }
     // Forgets what was learned, but not a table that was set. running: the text of a generation that goes on.
     void forget(const std::vector<int32_t> & running);
-    // Of the present generation.
+    // How drafts of the present generation came true.
     const Reliability & reliability() const { return reliability_; }
 
 private:
@@ -61,14 +62,14 @@ private:
     Plan plan_of_guesses(int32_t root, const PlanLimits & limits) const;
 
     Speculation settings_;
-    std::vector<Candidates> guesses_;
-    NgramSource ngrams_; // its tokens: all committed ones
+    std::vector<Candidates> guesses_; // as set_guesses was told
+    NgramSource ngrams_;              // its tokens: all committed ones
     AdjacencySource adjacency_;
     HistorySource history_;
     size_t written_from_ = 0; // in the tokens of ngrams_: from here on by the model, and not in the history yet
     Mixer mixer_;
     Budget budget_{{1.0f}, false};
-    std::vector<float> budget_cost_; // that budget_ was made with
+    std::vector<float> budget_cost_; // the cost that budget_ was made with
     Reliability reliability_;
 };
 

@@ -1,5 +1,6 @@
 // History source: what followed the last tokens in texts that the model wrote earlier. Counts live in a table of fixed
-// size, so a session may go on for ever; a token to learn and a node to look at take constant time.
+// size, so a session may go on for ever; a token to learn and a node to look at take constant time. When a text is
+// over, and which of its tokens the model wrote, is the drafter's to say.
 #pragma once
 
 #include "drafting/sources.h"
@@ -18,7 +19,7 @@ public:
 
 private:
     static constexpr size_t n_orders = 3;            // contexts of the last 1, 2 and 3 tokens
-    static constexpr size_t n_contexts = 1ull << 17; // of each order: 12 MiB in all
+    static constexpr size_t n_contexts = 1ull << 17; // places for each order: 12 MiB in all
     static constexpr size_t n_followers = 4;         // kept of each context
     static constexpr size_t n_listed = 8;            // candidates for a node
 
@@ -31,7 +32,7 @@ private:
         void halve();
         void add(int32_t follower);
     };
-    // Where the context of so many tokens before end has its place, and its tag.
+    // The place and the tag of the context that the last `order` tokens before end are.
     static std::pair<size_t, uint32_t> place_of(const int32_t * end, size_t order);
 
     std::vector<Context> contexts_; // [n_orders, n_contexts]; empty until first used

@@ -1,4 +1,5 @@
-// Ranked candidates from the logits of a mask row. Knows logits; leaves trees to tree.h.
+// Rankings of a row of logits, [n_vocab]. Knows numbers alone; which row it was and what the ranking is for is the
+// caller's.
 #pragma once
 
 #include "drafting/tree.h"

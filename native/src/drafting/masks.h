@@ -10,10 +10,11 @@ namespace mp {
 struct Masks {
     size_t n_embd = 0;
     std::vector<float> values; // [n_masks, n_embd]
-    float update = 0.0f;       // lambda
+    float update = 0.0f;       // lambda of [ESP, eq. 5]
 
     const float * row(size_t i) const { return values.data() + i * n_embd; }
-    bool move() const { return update != 0.0f && !values.empty(); }
+    // Whether committed tokens move them.
+    bool can_move() const { return update != 0.0f && !values.empty(); }
 
     // [ESP, eq. 5] m_i <- m_i + lambda (e - m_i) for a committed token's embedding row e, [n_embd].
     void commit(const float * embedding) {

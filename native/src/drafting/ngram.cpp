@@ -47,8 +47,8 @@ void NgramSource::push(int32_t token) {
 
 void NgramSource::propose(const NodeContext & node, CandidateSet & out) const {
     struct Place {
-        int32_t position; // of the token that followed
-        size_t length;    // of the match before it
+        int32_t position; // where the token stands that followed
+        size_t length;    // how many tokens before it match
     };
     std::array<Place, n_orders * max_places> places;
     size_t n_places = 0;

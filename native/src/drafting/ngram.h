@@ -1,5 +1,6 @@
 // N-gram source: where the last tokens stood before in prompt and output, and what followed there. Learns a
-// token in constant time and looks at a bounded number of earlier places per node.
+// token in constant time and looks at a bounded number of earlier places per node. Knows one text; texts before
+// it are the history source's.
 #pragma once
 
 #include "drafting/sources.h"
@@ -30,8 +31,7 @@ private:
         float hits = 1.0f;
         float misses = 1.0f;
     };
-    // By length of the match, in the steps of the match features.
-    std::array<HitRate, n_match_lengths> hit_rates_;
+    std::array<HitRate, n_match_lengths> hit_rates_; // one for each of the match features
     std::vector<int32_t> tokens_;
     // For each order: key of an n-gram -> the position after its latest occurrence, and from each such
     // position to the one before.

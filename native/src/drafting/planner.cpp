@@ -14,7 +14,7 @@ constexpr float noise = 1e-3f; // gains below this are
 
 // A candidate that may become a node.
 struct Offer {
-    float p; // of the path to it
+    float p; // probability of the path that it ends
     int32_t parent;
     size_t candidate; // in the parent's set
     bool operator<(const Offer & other) const { return p != other.p ? p < other.p : parent > other.parent; }
@@ -46,7 +46,7 @@ std::vector<int32_t> context_of(const DraftTree & tree, int32_t node, const std:
 CandidateSet find_candidates(const DraftTree & tree, int32_t node, const Evidence & evidence, const Mixer & mixer) {
     const std::vector<int32_t> context = context_of(tree, node, evidence.ngrams.tokens());
     const auto depth = static_cast<size_t>(tree.depth[node]);
-    const NodeContext view{context.data(), context.size(), tree.depth[node]};
+    const NodeContext view{context.data(), context.size()};
     CandidateSet set;
     if ((evidence.sources & MP_SOURCE_NGRAMS) != 0) {
         evidence.ngrams.propose(view, set);

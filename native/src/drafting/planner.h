@@ -23,11 +23,11 @@ struct Evidence {
 };
 
 struct PlanLimits {
-    size_t rows;       // of the whole pass
-    size_t n_again;    // rows of it that are taken before the root
-    size_t depth;      // of drafted nodes
-    size_t leaves;     // sequence ids
-    int32_t masks = 0; // per node that carries any
+    size_t rows;       // most rows of the whole pass
+    size_t n_again;    // how many of them are taken before the root
+    size_t depth;      // most depth of a drafted node
+    size_t leaves;     // most leaves, as each takes a sequence id
+    int32_t masks = 0; // how many masks a node carries that carries any
 };
 
 struct Plan {
@@ -41,6 +41,7 @@ struct Plan {
     explicit Plan(int32_t root_token) : tree(root_token), masks_of_node{0}, candidates(1) {}
 };
 
+// The plan that is expected to earn most within the limits; limits.depth is at least 1.
 Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
                const PlanLimits & limits);
 

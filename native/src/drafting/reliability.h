@@ -1,4 +1,5 @@
-// How often drafted nodes came true against how often they were said to, in classes of the latter.
+// How often drafted nodes came true against how often they were said to, in classes of the latter. Counts, and draws
+// no conclusions.
 #pragma once
 
 #include "drafting/tree.h"
@@ -16,7 +17,7 @@ class Reliability {
 public:
     struct Class {
         int64_t n = 0;      // drafted nodes
-        int64_t n_true = 0; // of these, accepted
+        int64_t n_true = 0; // how many of them were accepted
         double said = 0.0;  // sum of the probabilities with which they were expected to be
     };
     using Classes = std::array<Class, MP_RELIABILITY_CLASSES>;
@@ -34,6 +35,7 @@ public:
     }
 
     const Classes & classes() const { return classes_; }
+    // Fills the said_* fields.
     void copy_to(mp_totals & totals) const {
         for (size_t i = 0; i < classes_.size(); ++i) {
             totals.said_n[i] = classes_[i].n;

@@ -37,7 +37,7 @@ enum Feature {
     feature_latest,    // 1 if it continues the latest of the longest matches
     feature_share,     // log of its share among the matches looked at
     feature_hit_rate,  // log-odds with which such latest matches have come true lately
-    feature_none_bias, // of the "none of these" candidate only
+    feature_none_bias, // 1 for "none of these", which is no candidate
     n_features
 };
 constexpr size_t n_match_lengths = feature_match_48 - feature_match_1 + 1;
@@ -59,16 +59,16 @@ using Features = std::array<float, n_features>;
 
 struct Candidate {
     int32_t token;
-    float p; // probability after mixing
+    float p; // probability that it follows, once mixed
     Features features;
 };
 
 // Candidates for the token that follows one node.
 struct CandidateSet {
     std::vector<Candidate> items;
-    float p_none = 1.0f; // that none of them follows
-    size_t best = 0;     // the likeliest, and its log-odds before calibration
-    float best_log_odds = 0.0f;
+    float p_none = 1.0f;        // probability that none of them follows
+    size_t best = 0;            // the likeliest, in items
+    float best_log_odds = 0.0f; // its log-odds before they were calibrated
 
     // Adds what a ranked list of n tokens says, with log-probabilities.
     void add_list(const int32_t * tokens, const float * logps, size_t n, const ListFeatures & list) {
@@ -93,11 +93,10 @@ struct CandidateSet {
     }
 };
 
-// The tokens that lead to a node, the node's own last, and how far the node is from the tree's root.
+// The tokens that lead to a node, the node's own last.
 struct NodeContext {
     const int32_t * tokens;
     size_t n_tokens;
-    int32_t depth;
 
     int32_t last() const { return tokens[n_tokens - 1]; }
 };
