@@ -3,8 +3,8 @@
 //
 //     against_ggml INSTRUCTIONS     the set that kernels must be chosen by here, "" for none
 //
-// Of a kernel's two variants one must have ggml's bits; which one is said.
-#include "cpu_kernels.h"
+// One of a kernel's two variants must have ggml's bits; which one is said.
+#include "cpu_backend/cpu_kernels.h"
 
 #include <ggml-alloc.h>
 #include <ggml-backend.h>

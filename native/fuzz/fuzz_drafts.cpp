@@ -1,9 +1,9 @@
 // Sources, mixer, budget, planner, trees and blocks over token streams, lists and costs of any kind: probabilities
 // are probabilities, plans are trees within their limits, and blocks hold each node once.
 #include "block.h"
-#include "drafter.h"
+#include "drafting/logits.h"
+#include "drafting/planner.h"
 #include "fuzz.h"
-#include "planner.h"
 
 using namespace mp;
 using namespace mp::test;
@@ -19,7 +19,7 @@ struct State {
     AdjacencySource adjacency{n_vocab};
     HistorySource history;
     Mixer mixer;
-    std::vector<Candidates> probe;
+    std::vector<Candidates> guesses;
     Budget budget{{1.0f}, false};
 };
 
@@ -43,7 +43,7 @@ Candidates ranked(Input & in) {
     return result;
 }
 
-// Costs as Session::check lets them through.
+// Costs as Speculation::check lets them through.
 Budget any_budget(Input & in) {
     std::vector<float> cost(1 + in.below(40));
     for (float & c : cost) {
@@ -98,7 +98,7 @@ void plan(State & s, Input & in) {
     const PlanLimits limits{static_cast<size_t>(1 + in.below(60)), static_cast<size_t>(in.below(5)),
                             static_cast<size_t>(1 + in.below(12)), static_cast<size_t>(1 + in.below(20)),
                             in.below(MP_MAX_MASKS + 1)};
-    const Plan p = make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.history, s.probe, in.below(8)},
+    const Plan p = make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.history, s.guesses, in.below(8)},
                              s.mixer, s.budget, limits);
     CHECK_EQ(p.tree.check_integrity(), std::string());
     CHECK_EQ(p.masks_of_node.size(), p.tree.size());
@@ -188,9 +188,9 @@ void fuzz_one(Input & in) {
         case 2: s.adjacency.refresh(in.below(n_vocab), ranked(in)); break;
         case 3: set_table(s, in); break;
         case 4:
-            s.probe.clear();
+            s.guesses.clear();
             for (int32_t i = in.below(MP_MAX_MASKS + 1); i > 0; --i) {
-                s.probe.push_back(ranked(in));
+                s.guesses.push_back(ranked(in));
             }
             break;
         case 5: s.budget = any_budget(in); break;

@@ -123,7 +123,7 @@ bool should_open(const std::vector<char> & bytes) {
 void read_some(Embeddings & embeddings, Input & in, const std::vector<char> & bytes) {
     for (int32_t i = 0; i < 8; ++i) {
         const int32_t token = in.rarely(4) ? static_cast<int32_t>(in.bits()) : in.below(embeddings.n_vocab() + 1);
-        std::vector<float> row(embeddings.n_embd()); // of exactly this size
+        std::vector<float> row(embeddings.n_embd()); // exactly as large as needed
         const bool in_table = token >= 0 && token < embeddings.n_vocab();
         const std::vector<float> expected = in_table ? row_of(bytes, token) : std::vector<float>();
         if (expected.empty()) {

@@ -81,7 +81,7 @@ void check_abi(const Bench & bench, llama_context * ctx, const Ids & tokens) {
     const int32_t none = 0;
     CHECK_EQ(mp_session_restore(session, tokens.empty() ? &none : tokens.data(), tokens.size()),
              static_cast<int>(MP_OK));
-    Ids cached(mp_session_n_cached(session)); // of exactly this size
+    Ids cached(mp_session_n_cached(session)); // exactly as large as needed
     if (!cached.empty()) {
         CHECK_EQ(mp_session_cached(session, cached.data()), static_cast<int>(MP_OK));
         CHECK_EQ(mp_session_restore(session, &none, 1), static_cast<int>(MP_ERROR_ARGUMENT));
@@ -125,6 +125,22 @@ void restore_any(Input & in, Bench & bench) {
     check_abi(bench, llama.context(), tokens);
 }
 
+// What may come between two passes. False if the generation ends with it.
+bool interrupt_any(Input & in, Bench & bench) {
+    Session & session = bench.session;
+    switch (in.done() ? 0 : in.below(24)) {
+    case 20: restore_any(in, bench); return false;
+    case 21: session.forget(); return true; // what was learned, not the generation
+    case 22:
+        session.reset();
+        check_kv(bench.llama, session);
+        check_refuses(session);
+        return false;
+    case 23: return false; // broken off
+    default: return true;
+    }
+}
+
 void generate_any(Input & in, Bench & bench) {
     Session & session = bench.session;
     const Ids prompt = any_prompt(in, bench.llama, session);
@@ -145,27 +161,13 @@ void generate_any(Input & in, Bench & bench) {
     const Ids plain = plain_decode(bench.llama, prompt, sampler.seed, max_tokens);
     Ids tokens;
     while (tokens.size() < plain.size()) {
-        const int32_t interrupt = in.done() ? 0 : in.below(24);
-        if (interrupt == 23) {
-            return; // broken off
-        }
-        if (interrupt == 22) {
-            session.reset();
-            check_kv(bench.llama, session);
-            check_refuses(session);
+        if (!interrupt_any(in, bench)) {
             return;
-        }
-        if (interrupt == 20) {
-            restore_any(in, bench);
-            return;
-        }
-        if (interrupt == 21) {
-            session.forget(); // what was learned, not the generation
         }
         const Ids cached = session.cached();
         const bool in_prompt = tokens.empty();
         try {
-            const Pass & pass = in_prompt ? session.prefill() : session.step();
+            const Pass pass = in_prompt ? session.prefill() : session.step();
             tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
             check_rows(pass, bench, speculation, in_prompt);
         } catch (const Error & error) {

@@ -23,7 +23,7 @@ template <template <int> class Keys, template <int> class Values, int Size> stru
     Keys<Size> keys;
     alignas(64) float sums[most_queries * Size];
     alignas(64) float values[keys_per_block * Size];
-    alignas(64) float weight[most_queries][keys_per_block]; // of each key
+    alignas(64) float weight[most_queries][keys_per_block]; // one for each key
     alignas(64) float shrink[most_queries][keys_per_block]; // what a new largest score makes of the sums before it
     unsigned counts[most_queries];                          // keys that the mask lets through
     unsigned grows[most_queries];                           // keys whose score is the largest so far

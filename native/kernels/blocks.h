@@ -52,7 +52,7 @@ struct BlockQ8_1 {
 };
 
 struct BlockQ2K {
-    uint8_t scales[16]; // of 16 elements: a scale in the low nibble, a min in the high one
+    uint8_t scales[16]; // for each 16 elements a scale in the low nibble, a min in the high one
     uint8_t qs[64];     // 32 bytes hold 128 elements: the lowest pairs of bits, then the next
     uint16_t d;
     uint16_t dmin;
@@ -143,7 +143,7 @@ struct BlockQ4Kx8 {
 
 struct BlockQ6Kx8 {
     uint16_t d[8];
-    int8_t scales[128]; // of the columns, one sixteenth of a block after another
+    int8_t scales[128]; // one for each column, sixteenth of a block after sixteenth
     uint8_t ql[1024];
     uint8_t qh[512];
 };

@@ -12,7 +12,7 @@ namespace mp::kernels::MP_KERNEL_SET {
 struct Wide {
     using Ints = __m512i;
     using Floats = __m512;
-    static constexpr int groups = 2; // of 8 columns
+    static constexpr int groups = 2; // 8 columns each
 
     static MP_INLINE Ints zero() { return _mm512_setzero_si512(); }
     static MP_INLINE Floats zero_floats() { return _mm512_setzero_ps(); }

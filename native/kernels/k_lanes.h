@@ -85,8 +85,8 @@ MP_INLINE __m256i k_fold(KLanes sum) { return sum; }
 #endif
 
 constexpr int k_bytes = sizeof(KLanes);
-constexpr int k_vectors = 256 / k_bytes; // of a block
-constexpr int k_parts = k_bytes / 32;    // of a vector: eighths of the block
+constexpr int k_vectors = 256 / k_bytes; // that a block takes
+constexpr int k_parts = k_bytes / 32;    // eighths of a block that a vector holds
 
 // One block's elements in vectors, and the 16-bit scale of each pair of them.
 struct KBlock {

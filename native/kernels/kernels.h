@@ -84,7 +84,7 @@ struct Attention {
     const void * queries;           // [n_queries, head size] of the cache's type
     int n_queries;                  // most_queries at most
     const uint16_t * const * masks; // a row of half floats for each query, -infinity hides a key; nullptr: all count
-    float scale;                    // of the scores
+    float scale;                    // that scores are multiplied by
     float cap;                      // scores are cap * tanh(score); 0: as they are
     const float * sinks;            // a score for each query that takes its share of the weights; nullptr: none
     float * const * out;            // where each query's result goes, [head size]

@@ -72,7 +72,7 @@ MP_INLINE void dot_columns(const int8x16_t * columns, const char * rows, int ele
 #if defined(MP_NEON_I8MM)
     constexpr int n = packed_rows(N);
     MP_UNROLL for (int r = 0; r < n; r += 2) {
-        int32x4_t first = vdupq_n_s32(0); // of two columns and two rows
+        int32x4_t first = vdupq_n_s32(0); // sums for two columns and two rows
         int32x4_t last = vdupq_n_s32(0);
         MP_UNROLL for (int i = 0; i < E / 8; ++i) {
             const int8x16_t both = load_bytes(rows + elements * r + 2 * at + 16 * i);

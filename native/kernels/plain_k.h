@@ -79,6 +79,14 @@ template <class Format> struct PlainK {
         }
     }
 
+    // The scales of the eighths, twice each, in the order in which those stand in unpacked weights.
+    static MP_INLINE __m128i of_parts(uint64_t scales) {
+        constexpr long long order[2] = {
+            eighth_twice(0) | eighth_twice(1) << 16 | eighth_twice(2) << 32 | eighth_twice(3) << 48,
+            eighth_twice(4) | eighth_twice(5) << 16 | eighth_twice(6) << 32 | eighth_twice(7) << 48};
+        return _mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(scales)), _mm_set_epi64x(order[1], order[0]));
+    }
+
     template <int N>
     static MP_INLINE void multiply_column(const typename Format::Block * blocks, int64_t n_blocks, const char * packed,
                                           float * y, size_t stride) {
@@ -97,12 +105,7 @@ template <class Format> struct PlainK {
             uint64_t scales;
             uint64_t min_bytes;
             unpack_scales(x.scales, scales, min_bytes);
-            constexpr long long order[2] = {
-                eighth_twice(0) | eighth_twice(1) << 16 | eighth_twice(2) << 32 | eighth_twice(3) << 48,
-                eighth_twice(4) | eighth_twice(5) << 16 | eighth_twice(6) << 32 | eighth_twice(7) << 48};
-            spread_scales(
-                _mm_shuffle_epi8(_mm_cvtsi64_si128(static_cast<long long>(scales)), _mm_set_epi64x(order[1], order[0])),
-                unpacked.scales);
+            spread_scales(of_parts(scales), unpacked.scales);
             const __m128i min_values = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(min_bytes)));
             const __m256 row_d = _mm256_loadu_ps(reinterpret_cast<const float *>(packed + scales_at(N)));
             const __m256 row_dmin = _mm256_mul_ps(row_d, _mm256_set1_ps(-from_half(x.dmin)));

@@ -40,14 +40,7 @@ template <bool InQuarters> struct RepackedQ4K {
         for (int64_t i = 0; i < n_blocks; ++i, packed += packed_block_bytes(N)) {
             __m128i scale_bytes[8];
             __m128i min_bytes[8];
-            MP_UNROLL for (int e = 0; e < 8; ++e) {
-                uint64_t scales[2];
-                uint64_t lows[2];
-                unpack_scales(a[i].scales + 12 * e, scales[0], lows[0]);
-                unpack_scales(b[i].scales + 12 * e, scales[1], lows[1]);
-                scale_bytes[e] = Group::bytes(scales[0], scales[1]);
-                min_bytes[e] = Group::bytes(lows[0], lows[1]);
-            }
+            unpack(a[i], b[i], scale_bytes, min_bytes);
             const Group::Floats d = Group::halves(a[i].d, b[i].d);
             const Group::Floats dmin = Group::halves(a[i].dmin, b[i].dmin);
             const float * row_d = reinterpret_cast<const float *>(packed + 272 * N);
@@ -90,6 +83,19 @@ template <bool InQuarters> struct RepackedQ4K {
             Group::store(y + static_cast<size_t>(r) * stride + column, Group::subtract(sums[r], mins[r]), count > 8);
         }
     }
+
+    // The scales and mins of each eighth of a block, a byte a column.
+    static MP_INLINE void unpack(const BlockQ4Kx8 & a, const BlockQ4Kx8 & b, __m128i * scale_bytes,
+                                 __m128i * min_bytes) {
+        MP_UNROLL for (int e = 0; e < 8; ++e) {
+            uint64_t scales[2];
+            uint64_t lows[2];
+            unpack_scales(a.scales + 12 * e, scales[0], lows[0]);
+            unpack_scales(b.scales + 12 * e, scales[1], lows[1]);
+            scale_bytes[e] = Group::bytes(scales[0], scales[1]);
+            min_bytes[e] = Group::bytes(lows[0], lows[1]);
+        }
+    }
 };
 
 struct RepackedQ2K {
@@ -118,13 +124,7 @@ struct RepackedQ2K {
             prefetch(next + static_cast<size_t>(i) * step, step);
             Group::Ints scales[16]; // a pair of the same for each 16 elements
             Group::Ints lows[8];    // pairs of mins
-            MP_UNROLL for (int e = 0; e < 8; ++e) {
-                const Group::Ints both = Group::words(a[i].scales + 16 * e, b[i].scales + 16 * e);
-                scales[2 * e] = twice(Group::and_bits(both, 15));
-                scales[2 * e + 1] = twice(Group::and_bits(Group::down<8>(both), 15));
-                lows[e] =
-                    Group::add(Group::and_bits(Group::down<4>(both), 15), Group::up<4>(Group::and_bits(both, 0xf000)));
-            }
+            unpack(a[i], b[i], scales, lows);
             Group::Ints totals[N];
             MP_UNROLL for (int r = 0; r < N; ++r) { totals[r] = Group::zero(); }
             for (int quarter = 0; quarter < 4; ++quarter) { // 16 bytes of a column: four times 16 elements
@@ -164,6 +164,16 @@ struct RepackedQ2K {
         }
         MP_UNROLL for (int r = 0; r < N; ++r) {
             Group::store(y + static_cast<size_t>(r) * stride + column, Group::subtract(sums[r], mins[r]), count > 8);
+        }
+    }
+
+    static MP_INLINE void unpack(const BlockQ2Kx8 & a, const BlockQ2Kx8 & b, Group::Ints * scales, Group::Ints * lows) {
+        MP_UNROLL for (int e = 0; e < 8; ++e) {
+            const Group::Ints both = Group::words(a.scales + 16 * e, b.scales + 16 * e);
+            scales[2 * e] = twice(Group::and_bits(both, 15));
+            scales[2 * e + 1] = twice(Group::and_bits(Group::down<8>(both), 15));
+            lows[e] =
+                Group::add(Group::and_bits(Group::down<4>(both), 15), Group::up<4>(Group::and_bits(both, 0xf000)));
         }
     }
 

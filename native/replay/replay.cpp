@@ -8,7 +8,7 @@
 // cost, so large a share of them up to four times as much, and the budget learns from that. weights are the mixer's
 // start weights, one a line. With change, a pass of another number of rows than the one before costs so much more; with
 // known, drafts believe that it costs this much instead.
-#include "planner.h"
+#include "drafting/planner.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,7 @@
 #include "block.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace mp {
 
@@ -21,7 +22,45 @@ std::vector<int32_t> find_leaf_nodes(const DraftTree & tree, const std::vector<i
     return nodes;
 }
 
+// The sequence ids below each node, [nodes]: one for each leaf.
+std::vector<std::vector<int32_t>> find_sequences(const DraftTree & tree, const std::vector<int32_t> & leaves) {
+    std::vector<std::vector<int32_t>> below(tree.size());
+    for (size_t s = 0; s < leaves.size(); ++s) {
+        for (int32_t node = leaves[s]; node >= 0; node = tree.parent[node]) {
+            below[node].push_back(static_cast<int32_t>(s));
+        }
+    }
+    return below;
+}
+
 } // namespace
+
+int32_t Block::add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
+                       int32_t mask_index) {
+    token.push_back(row_token);
+    mask.push_back(mask_index);
+    pos.push_back(row_pos);
+    output.push_back(is_output ? 1 : 0);
+    sequences.push_back(std::move(row_sequences));
+    return static_cast<int32_t>(n_rows()) - 1;
+}
+
+std::vector<int32_t> first_sequences(int32_t n) {
+    std::vector<int32_t> ids(n);
+    std::iota(ids.begin(), ids.end(), 0);
+    return ids;
+}
+
+Block layout_prompt(const std::vector<int32_t> & tokens, int32_t n_past, int32_t n_committed_sequences,
+                    bool with_logits) {
+    Block block;
+    block.n_again = static_cast<int32_t>(tokens.size()) - 1;
+    block.n_sequences = 1;
+    for (int32_t i = 0; i <= block.n_again; ++i) {
+        block.add_row(tokens[i], n_past + i, with_logits && i == block.n_again, first_sequences(n_committed_sequences));
+    }
+    return block;
+}
 
 int32_t count_leaves(const DraftTree & tree, const std::vector<int32_t> & masks_of_node) {
     return static_cast<int32_t>(find_leaf_nodes(tree, masks_of_node).size());
@@ -32,41 +71,24 @@ Block layout_block(const std::vector<int32_t> & pending, const DraftTree & tree,
     Block block;
     block.spine = tree.spine();
 
-    // One sequence id per leaf; the spine's end comes first and gets id 0.
+    // The spine's end comes first and gets sequence id 0.
     std::vector<int32_t> leaves = find_leaf_nodes(tree, masks_of_node);
     std::stable_partition(leaves.begin(), leaves.end(), [&](int32_t node) { return node == block.spine.back(); });
     block.n_sequences = static_cast<int32_t>(leaves.size());
-    std::vector<std::vector<int32_t>> below(tree.size()); // sequence ids below each node
-    for (size_t s = 0; s < leaves.size(); ++s) {
-        for (int32_t node = leaves[s]; node >= 0; node = tree.parent[node]) {
-            below[node].push_back(static_cast<int32_t>(s));
-        }
-    }
+    std::vector<std::vector<int32_t>> below = find_sequences(tree, leaves);
     // Rows that are committed whatever happens carry the ids of all committed cells.
-    std::vector<int32_t> committed(std::max(n_committed_sequences, block.n_sequences));
-    for (size_t s = 0; s < committed.size(); ++s) {
-        committed[s] = static_cast<int32_t>(s);
-    }
+    const std::vector<int32_t> committed = first_sequences(std::max(n_committed_sequences, block.n_sequences));
     below[0] = committed;
-
-    const auto add_row = [&](int32_t token, int32_t mask, int32_t pos, bool output, std::vector<int32_t> sequences) {
-        block.token.push_back(token);
-        block.mask.push_back(mask);
-        block.pos.push_back(pos);
-        block.output.push_back(output ? 1 : 0);
-        block.sequences.push_back(std::move(sequences));
-        return static_cast<int32_t>(block.n_rows()) - 1;
-    };
 
     block.n_again = static_cast<int32_t>(pending.size()) - 1;
     for (int32_t i = 0; i < block.n_again; ++i) {
-        add_row(pending[i], -1, n_past + i, false, committed);
+        block.add_row(pending[i], n_past + i, false, committed);
     }
     const int32_t root_pos = n_past + block.n_again;
     block.row_of_node.assign(tree.size(), -1);
     block.row_of_mask.assign(tree.size(), -1);
     const auto add_node = [&](int32_t node) {
-        block.row_of_node[node] = add_row(tree.token[node], -1, root_pos + tree.depth[node], true, below[node]);
+        block.row_of_node[node] = block.add_row(tree.token[node], root_pos + tree.depth[node], true, below[node]);
     };
     for (const int32_t node : block.spine) {
         add_node(node);
@@ -79,8 +101,8 @@ Block layout_block(const std::vector<int32_t> & pending, const DraftTree & tree,
     for (size_t s = 0; s < leaves.size(); ++s) {
         const int32_t node = leaves[s];
         for (int32_t i = 0; i < masks_of_node[node]; ++i) {
-            const int32_t row =
-                add_row(Block::mask_token, i, root_pos + tree.depth[node] + 1 + i, true, {static_cast<int32_t>(s)});
+            const int32_t pos = root_pos + tree.depth[node] + 1 + i;
+            const int32_t row = block.add_row(Block::mask_token, pos, true, {static_cast<int32_t>(s)}, i);
             block.row_of_mask[node] = i == 0 ? row : block.row_of_mask[node];
         }
     }

@@ -1,4 +1,4 @@
-// A draft tree and its probes laid out as the rows of one llama_decode: which token or mask each row
+// A draft tree and its masks laid out as the rows of one llama_decode: which token or mask each row
 // holds, its position, its sequence ids, and whether its logits are read. Knows nothing of embeddings,
 // logits or the KV cache's contents.
 //
@@ -7,8 +7,8 @@
 // id, and every row carries the ids of all leaves below it. Committed cells carry every id in use.
 #pragma once
 
+#include "drafting/tree.h"
 #include "llama_api.h"
-#include "tree.h"
 
 #include <cstdint>
 #include <string>
@@ -35,13 +35,24 @@ struct Block {
 
     size_t n_rows() const { return token.size(); }
     bool has_masks() const { return !mask.empty() && mask.back() >= 0; }
+    // Appends a row and returns its index. mask_index is -1 for a token's row.
+    int32_t add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
+                    int32_t mask_index = -1);
 };
+
+// The ids 0..n-1.
+std::vector<int32_t> first_sequences(int32_t n);
 
 // pending: committed tokens that are not in the KV cache, the last of which is the tree's root.
 // masks_of_node[i]: how many masks node i carries. n_past: tokens in the KV cache. n_committed_sequences:
 // how many sequence ids committed cells carry (at least as many as the block has leaves).
 Block layout_block(const std::vector<int32_t> & pending, const DraftTree & tree,
                    const std::vector<int32_t> & masks_of_node, int32_t n_past, int32_t n_committed_sequences);
+
+// A piece of a prompt behind the n_past tokens in the KV cache: a block without drafts, whose last row is the root.
+// with_logits: of that row; no other has any.
+Block layout_prompt(const std::vector<int32_t> & tokens, int32_t n_past, int32_t n_committed_sequences,
+                    bool with_logits);
 
 // How many leaves a tree with these masks has.
 int32_t count_leaves(const DraftTree & tree, const std::vector<int32_t> & masks_of_node);

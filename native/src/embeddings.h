@@ -27,13 +27,13 @@ private:
 
     std::ifstream file_;
     std::string path_;
-    uint64_t offset_ = 0; // of row 0 in the file
+    uint64_t offset_ = 0; // where row 0 begins in the file, in bytes
     size_t row_bytes_ = 0;
     int32_t n_embd_ = 0;
     int32_t n_vocab_ = 0;
-    int32_t type_ = 0;
-    const ggml_type_traits * traits_ = nullptr;
-    std::vector<char> raw_; // one row as stored
+    int32_t type_ = 0;                          // ggml_type
+    const ggml_type_traits * traits_ = nullptr; // how type_ is dequantized
+    std::vector<char> raw_;                     // one row as stored
 };
 
 } // namespace mp

@@ -4,9 +4,9 @@
 
 #include "../kernels/blocks.h"
 #include "check.h"
-#include "cpu_kernels.h"
+#include "cpu_backend/cpu_kernels.h"
+#include "cpu_backend/ggml_api.h"
 #include "error.h"
-#include "ggml_api.h"
 
 #include <algorithm>
 #include <atomic>

@@ -104,13 +104,12 @@ inline Ids plain_decode(const MockLlama & model, const Ids & prompt, uint64_t se
     return Ids(sequence.begin() + static_cast<std::ptrdiff_t>(prompt.size()), sequence.end());
 }
 
-// The KV cache holds cached() and nothing else: one cell a token, in order of position, each with the
-// sequence ids 0..n-1, and each computed from exactly the tokens before it.
-inline void check_kv(const MockLlama & llama, const Session & session) {
-    const Ids & cached = session.cached();
+// The KV cache holds these tokens and nothing else: one cell a token, in order of position, each with the sequence ids
+// 0..n-1, and each computed from exactly the tokens before it.
+inline void check_kv(const MockLlama & llama, const Ids & cached, int32_t n_sequences) {
     CHECK_EQ(llama.n_used(), cached.size());
     std::bitset<256> every;
-    for (int32_t s = 0; s < session.n_sequences(); ++s) {
+    for (int32_t s = 0; s < n_sequences; ++s) {
         every.set(s);
     }
     MockChain chain;
@@ -126,6 +125,16 @@ inline void check_kv(const MockLlama & llama, const Session & session) {
     CHECK_EQ(llama.violations, std::vector<std::string>());
     CHECK_EQ(llama.n_odd_masks, size_t{0});
 }
+
+inline void check_kv(const MockLlama & llama, const Session & session) {
+    check_kv(llama, session.cached(), session.n_sequences());
+}
+
+// A pass with tokens of its own, which outlive the next one's.
+struct Pass : mp_pass {
+    Ids tokens;
+    Pass(const mp_pass & pass) : mp_pass(pass), tokens(pass.tokens, pass.tokens + pass.n_tokens) {}
+};
 
 struct Generation {
     size_t n_reused = 0;

@@ -2,7 +2,7 @@
 // generation through it.
 #include "maskprobe.h"
 
-#include "cpu_kernels.h"
+#include "cpu_backend/cpu_kernels.h"
 #include "mock_binding.h"
 #include "session_fixture.h"
 

@@ -72,7 +72,7 @@ Outcome run_into_failure(Bench & bench, const Speculation & settings, MockSample
     while (outcome.tokens.size() < static_cast<size_t>(max_tokens)) {
         const Ids cached = bench.session.cached();
         try {
-            const Pass & pass = outcome.tokens.empty() ? bench.session.prefill() : bench.session.step();
+            const Pass pass = outcome.tokens.empty() ? bench.session.prefill() : bench.session.step();
             outcome.tokens.insert(outcome.tokens.end(), pass.tokens.begin(), pass.tokens.end());
         } catch (const Error & error) {
             CHECK_EQ(static_cast<int>(error.status), static_cast<int>(status));
@@ -167,7 +167,7 @@ void prompt_fails_in_its_second_chunk() {
         bench.llama.decode_codes[1] = code;
         MockSampler sampler;
         bench.session.begin(tokens, sampler.get(), dynamic_settings(model), 10, false);
-        CHECK(bench.session.prefill().tokens.empty());
+        CHECK_EQ(bench.session.prefill().n_tokens, 0);
         CHECK_ERROR(MP_ERROR_DECODE, "", bench.session.prefill());
         check_after_failure(bench, Ids(tokens.begin(), tokens.begin() + 21)); // the first chunk stays
         const Generation g = generate(bench, tokens, dynamic_settings(model), 10, 0, true);

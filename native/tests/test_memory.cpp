@@ -80,9 +80,9 @@ bool run_out(Bench & bench, const Speculation & speculation, const Ids & plain, 
     try {
         session.begin(prompt, sampler.get(), std::move(settings), max_tokens, true);
         while (tokens.size() < static_cast<size_t>(max_tokens)) {
-            const Pass & pass = tokens.empty() ? session.prefill() : session.step();
+            const mp_pass & pass = tokens.empty() ? session.prefill() : session.step();
             const Quiet quietly;
-            tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
+            tokens.insert(tokens.end(), pass.tokens, pass.tokens + pass.n_tokens);
             check_kv(bench.llama, session);
         }
     } catch (const std::bad_alloc &) {

@@ -1,7 +1,7 @@
 // What a pass is worth: costs and prices against hand computation, trees that hold the likeliest paths, rows
 // that stop where they no longer earn, caps that are filled, and masks where the path is likely to end.
 #include "check.h"
-#include "planner.h"
+#include "drafting/planner.h"
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +27,7 @@ struct Bench {
     NgramSource ngrams;
     AdjacencySource adjacency{64};
     HistorySource history;
-    std::vector<Candidates> probe;
+    std::vector<Candidates> guesses;
     int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
     Mixer mixer;
 
@@ -37,7 +37,7 @@ struct Bench {
         }
     }
     Plan plan(const Budget & budget, const PlanLimits & limits) {
-        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, history, probe, sources}, mixer, budget, limits);
+        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, history, guesses, sources}, mixer, budget, limits);
     }
 };
 
@@ -174,7 +174,7 @@ void limits_hold() {
             bench.adjacency.refresh(token, Candidates{{below(rng, 8), 8 + below(rng, 8)}, {-0.5f, -1.0f}});
         }
         if (below(rng, 2) == 0) {
-            bench.probe.push_back(Candidates{{30, 31, below(rng, 8)}, {-0.3f, -1.5f, -2.0f}});
+            bench.guesses.push_back(Candidates{{30, 31, below(rng, 8)}, {-0.3f, -1.5f, -2.0f}});
         }
         const PlanLimits limits{static_cast<size_t>(1 + below(rng, 40)), static_cast<size_t>(below(rng, 4)),
                                 static_cast<size_t>(1 + below(rng, 6)), static_cast<size_t>(1 + below(rng, 12)),

@@ -129,9 +129,9 @@ void plain_sessions() {
     CHECK_ERROR(MP_ERROR_ARGUMENT, "no embeddings",
                 session.begin(prompt, sampler.get(), speculate(model, 1, {}, 4), 9, false));
     session.begin(prompt, sampler.get(), Speculation(), 9, false);
-    Ids tokens = session.prefill().tokens;
+    Ids tokens = Pass(session.prefill()).tokens;
     while (tokens.size() < 9) {
-        const Pass & pass = session.step();
+        const Pass pass = session.step();
         CHECK_EQ(pass.n_rows, 1);
         CHECK_EQ(pass.n_kv_scans, 0); // nothing to clean up after one row
         tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());

@@ -1,12 +1,12 @@
 // The sources of drafts and the mixer: n-grams against a search of the whole text, adjacency lists against what
 // was put in, probabilities that add up, and an online regression that finds out which evidence holds and says
 // probabilities that come true.
-#include "adjacency.h"
 #include "check.h"
+#include "drafting/adjacency.h"
+#include "drafting/history.h"
+#include "drafting/mixer.h"
+#include "drafting/ngram.h"
 #include "error.h"
-#include "history.h"
-#include "mixer.h"
-#include "ngram.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +19,7 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-NodeContext view(const Ids & tokens) { return {tokens.data(), tokens.size(), 0}; }
+NodeContext view(const Ids & tokens) { return {tokens.data(), tokens.size()}; }
 
 const Candidate * find(const CandidateSet & set, int32_t token) {
     const auto found =

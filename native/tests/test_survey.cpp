@@ -1,6 +1,6 @@
 // What is found out before anything is generated, over the mock: whether embedding rows stand for token ids, what
 // follows a token alone, and that each call refuses what would not fit and leaves the KV cache empty.
-#include "adjacency.h"
+#include "drafting/adjacency.h"
 #include "error.h"
 #include "session_fixture.h"
 #include "survey.h"

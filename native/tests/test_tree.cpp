@@ -1,8 +1,8 @@
 // Draft trees: growth against trees worked out by hand, the dynamic tree against all the trees there are, the
 // spine, and the integrity check against each kind of damage.
 #include "check.h"
-#include "reliability.h"
-#include "tree.h"
+#include "drafting/reliability.h"
+#include "drafting/tree.h"
 
 #include <algorithm>
 #include <cmath>
@@ -303,7 +303,18 @@ void integrity_finds_each_damage() {
     broken([](DraftTree & t) { t.token[2] = 5; }, "node 2 repeats a sibling");
 }
 
-} // namespace
+void trees_are_cut() {
+    DraftTree tree(7);
+    tree.add(tree.add(0, 10, -0.1f), 11, -0.2f);
+    tree.add(0, 20, -3.0f);
+    tree.truncate(3);
+    CHECK_EQ(tree.token, (Ids{7, 10, 11}));
+    CHECK_EQ(tree.check_integrity(), std::string());
+    CHECK_EQ(tree.add(1, 12, -0.5f), 3);
+    tree.truncate(1);
+    CHECK_EQ(tree.n_drafted(), size_t{0});
+    CHECK_EQ(tree.check_integrity(), std::string());
+}
 
 void reliability_by_class() {
     DraftTree tree(1);
@@ -331,6 +342,8 @@ void reliability_by_class() {
     CHECK_EQ(c.back().n_true, 1);
 }
 
+} // namespace
+
 int main() {
     run("static, one depth", static_one_depth);
     run("static, two depths", static_two_depths);
@@ -343,6 +356,7 @@ int main() {
     run("dynamic, the most probable paths", dynamic_takes_the_most_probable);
     run("static, properties", static_properties);
     run("spine", spine_follows_the_likeliest);
+    run("trees are cut", trees_are_cut);
     run("reliability", reliability_by_class);
     run("integrity", integrity_finds_each_damage);
     return finish();

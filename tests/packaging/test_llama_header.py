@@ -236,7 +236,7 @@ def test_the_rpc_protocol_is_that_of_the_header() -> None:
 
 
 def test_what_the_kernels_know_of_ggml_matches_its_headers(tmp_path: Path) -> None:
-    done = _compile(HEADER.parent, tmp_path, GGML_CHECK)
+    done = _compile(HEADER.parent / "cpu_backend", tmp_path, GGML_CHECK)
     assert done.returncode == 0, done.stderr
 
 
@@ -249,7 +249,7 @@ def test_what_the_kernels_know_of_ggml_matches_its_headers(tmp_path: Path) -> No
     ],
 )
 def test_ggml_declarations_that_differ_are_found(tmp_path: Path, was: str, becomes: str, said: str) -> None:
-    header = (HEADER.parent / "ggml_api.h").read_text(encoding="utf-8")
+    header = (HEADER.parent / "cpu_backend" / "ggml_api.h").read_text(encoding="utf-8")
     assert was in header
     (tmp_path / "ggml_api.h").write_text(header.replace(was, becomes), encoding="utf-8")
     done = _compile(tmp_path, tmp_path, GGML_CHECK)

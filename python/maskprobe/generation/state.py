@@ -23,7 +23,7 @@ from ..llamacpp.model import Model
 from ..splits import split_paths
 from .engine import Engine
 
-_SEQUENCE = 0  # in every committed cell, see native/src/session.h
+_SEQUENCE = 0  # in every committed cell, see native/src/kv_cache.h
 _SAMPLE_BYTES = 1 << 20
 
 

@@ -1,0 +1,53 @@
+// A llama_context as the core sees it: its sizes and vocabulary, one decode, logits, and the cells of its memory. A
+// view that borrows the context and copies freely. Knows nothing of drafts, generations or which tokens the cells hold.
+#pragma once
+
+#include "block.h"
+#include "llama_api.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mp {
+
+class Context {
+public:
+    Context(llama_context * ctx); // not explicit: a view of it, as std::string_view is of a string
+
+    size_t n_ctx() const { return llama_api().llama_n_ctx(ctx_); }
+    size_t n_batch() const { return llama_api().llama_n_batch(ctx_); }
+    size_t n_ubatch() const { return llama_api().llama_n_ubatch(ctx_); }
+    size_t n_seq_max() const { return llama_api().llama_n_seq_max(ctx_); }
+    int32_t n_vocab() const { return n_vocab_; }
+    bool is_eog(int32_t token) const { return llama_api().llama_vocab_is_eog(vocab_, token); }
+    // Throws Error (MP_ERROR_ARGUMENT) if one of them is not in the vocabulary.
+    void check_tokens(const std::vector<int32_t> & tokens) const;
+
+    // Decodes the block and waits for the result; embd: [rows, n_embd], or null for a block without masks. Returns the
+    // milliseconds that llama.cpp took. Throws Error (MP_ERROR_DECODE).
+    double decode(Block & block, float * embd) const;
+    // The logits of a row of the last decode, [n_vocab]. Where llama.cpp has none, find_logits returns null and
+    // logits_of throws Error (MP_ERROR_DECODE).
+    const float * find_logits(int32_t row) const { return llama_api().llama_get_logits_ith(ctx_, row); }
+    const float * logits_of(int32_t row) const;
+
+    // The cells of the memory. Each of the last two looks at all of them.
+    void clear_cells() const { llama_api().llama_memory_clear(memory_, false); }
+    // Takes a sequence (-1: every one) off its cells from first_pos on. False if the memory cannot be cut.
+    bool cut_cells(int32_t sequence, int32_t first_pos) const {
+        return llama_api().llama_memory_seq_rm(memory_, sequence, first_pos, -1);
+    }
+    // Gives sequence 0's cells at first_pos..end_pos-1 another sequence id too; end_pos = -1: to the last.
+    void share_cells(int32_t sequence, int32_t first_pos, int32_t end_pos) const {
+        llama_api().llama_memory_seq_cp(memory_, 0, sequence, first_pos, end_pos);
+    }
+
+private:
+    llama_context * ctx_;
+    llama_memory_i * memory_;
+    const llama_vocab * vocab_;
+    int32_t n_vocab_;
+};
+
+} // namespace mp

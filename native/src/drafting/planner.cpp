@@ -1,0 +1,189 @@
+#include "drafting/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <queue>
+
+namespace mp {
+
+namespace {
+
+// Tokens that a mask's candidates add to the next pass when its node ends the accepted path.
+constexpr float mask_value = 0.15f;
+constexpr float noise = 1e-3f; // gains below this are
+
+// A candidate that may become a node.
+struct Offer {
+    float p; // probability of the path that it ends
+    int32_t parent;
+    size_t candidate; // in the parent's set
+    bool operator<(const Offer & other) const { return p != other.p ? p < other.p : parent > other.parent; }
+};
+
+// A row that may be added: a drafted node, or the masks of one.
+struct Row {
+    float gain; // tokens
+    int32_t node;
+    bool masks;
+};
+
+size_t rows_before_drafts(const PlanLimits & limits) { return limits.n_again + 1; }
+
+// The tokens that lead to a node, its own last: the end of the committed ones, in which the root is, then the path.
+std::vector<int32_t> context_of(const DraftTree & tree, int32_t node, const std::vector<int32_t> & committed) {
+    std::vector<int32_t> context;
+    for (int32_t i = node; i > 0; i = tree.parent[i]) {
+        context.push_back(tree.token[i]);
+    }
+    const size_t room = NgramSource::max_match - std::min(context.size(), NgramSource::max_match);
+    const auto n_committed = static_cast<std::ptrdiff_t>(std::min(committed.size(), room));
+    context.insert(context.end(), committed.rbegin(), committed.rbegin() + n_committed);
+    std::reverse(context.begin(), context.end());
+    return context;
+}
+
+// What may follow a node, with probabilities.
+CandidateSet find_candidates(const DraftTree & tree, int32_t node, const Evidence & evidence, const Mixer & mixer) {
+    const std::vector<int32_t> context = context_of(tree, node, evidence.ngrams.tokens());
+    const auto depth = static_cast<size_t>(tree.depth[node]);
+    const NodeContext view{context.data(), context.size()};
+    CandidateSet set;
+    if ((evidence.sources & MP_SOURCE_NGRAMS) != 0) {
+        evidence.ngrams.propose(view, set);
+    }
+    if (depth < evidence.guesses.size()) {
+        const Candidates & guesses = evidence.guesses[depth];
+        set.add_list(guesses.token.data(), guesses.logp.data(), guesses.token.size(), guess_list);
+    }
+    if ((evidence.sources & MP_SOURCE_ADJACENCY) != 0) {
+        evidence.adjacency.propose(view, set);
+    }
+    if ((evidence.sources & MP_SOURCE_HISTORY) != 0) {
+        evidence.history.propose(view, set);
+    }
+    mixer.mix(set);
+    return set;
+}
+
+// A node that brings less than the cheapest further row costs cannot pay, nor can those after it.
+float least_gain(const Budget & budget, const PlanLimits & limits) {
+    const size_t fixed = rows_before_drafts(limits);
+    if (limits.rows <= fixed) {
+        return noise;
+    }
+    const float fixed_cost = budget.cost(fixed);
+    float cheapest = budget.cost(fixed + 1) - fixed_cost;
+    for (size_t n = fixed + 2; n <= limits.rows; ++n) {
+        cheapest = std::min(cheapest, (budget.cost(n) - fixed_cost) / static_cast<float>(n - fixed));
+    }
+    return std::max(noise, budget.price() * cheapest / budget.trust());
+}
+
+// Grows the plan's tree, likeliest nodes first, with the candidates of each. Returns the probabilities of the paths to
+// them, [nodes].
+std::vector<float> grow(Plan & plan, const Evidence & evidence, const Mixer & mixer, const PlanLimits & limits,
+                        float least) {
+    DraftTree & tree = plan.tree;
+    const size_t max_nodes = limits.rows > limits.n_again ? limits.rows - limits.n_again : 1;
+    std::priority_queue<Offer> frontier;
+    std::vector<float> path_p{1.0f};
+    const auto expand = [&](int32_t node) {
+        CandidateSet set = find_candidates(tree, node, evidence, mixer);
+        for (size_t i = 0; i < set.items.size(); ++i) {
+            frontier.push({path_p[node] * set.items[i].p, node, i});
+        }
+        plan.candidates[node] = std::move(set);
+    };
+    expand(0);
+    while (tree.size() < max_nodes && !frontier.empty()) {
+        const Offer best = frontier.top();
+        frontier.pop();
+        if (best.p < least) {
+            break;
+        }
+        const Candidate & candidate = plan.candidates[best.parent].items[best.candidate];
+        const int32_t node = tree.add(best.parent, candidate.token, std::log(candidate.p));
+        path_p.push_back(best.p);
+        plan.candidates.emplace_back();
+        if (static_cast<size_t>(tree.depth[node]) < limits.depth) {
+            expand(node);
+        }
+    }
+    return path_p;
+}
+
+// The rows that may be added, by what they bring. A node's masks are read when the path ends at the node.
+std::vector<Row> list_rows(const DraftTree & tree, const std::vector<float> & path_p, bool with_masks) {
+    std::vector<float> p_end = path_p;
+    for (size_t i = tree.size(); i-- > 1;) {
+        p_end[tree.parent[i]] -= path_p[i];
+    }
+    std::vector<Row> rows;
+    for (size_t i = 0; i < tree.size(); ++i) {
+        if (i > 0) {
+            rows.push_back({path_p[i], static_cast<int32_t>(i), false});
+        }
+        if (with_masks) {
+            rows.push_back({std::max(0.0f, p_end[i]) * mask_value, static_cast<int32_t>(i), true});
+        }
+    }
+    std::stable_sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.gain > b.gain; });
+    return rows;
+}
+
+// The best number of them, all numbers looked at: costs go in steps.
+size_t choose_number(const std::vector<Row> & rows, const DraftTree & tree, const Budget & budget,
+                     const PlanLimits & limits) {
+    const float price = budget.price();
+    const float trust = budget.trust();
+    const float fixed_cost = budget.cost(rows_before_drafts(limits));
+    float gain = 0.0f;
+    float best_worth = 0.0f;
+    size_t n_best = 0;
+    std::vector<bool> has_branch(tree.size(), false); // drafted children or masks below the node
+    size_t leaves = 1;
+    size_t n_rows = rows_before_drafts(limits);
+    for (size_t i = 0; i < rows.size(); ++i) {
+        n_rows += rows[i].masks ? static_cast<size_t>(limits.masks) : 1;
+        // Masks are a branch below their node, a drafted node one below its parent: a second one adds a leaf.
+        const int32_t above = rows[i].masks ? rows[i].node : tree.parent[rows[i].node];
+        leaves += has_branch[above] ? 1 : 0;
+        has_branch[above] = true;
+        if (n_rows > limits.rows || leaves > limits.leaves) {
+            break;
+        }
+        gain += rows[i].gain;
+        const float worth = trust * gain - price * (budget.cost(n_rows) - fixed_cost);
+        if (worth > best_worth) {
+            best_worth = worth;
+            n_best = i + 1;
+        }
+    }
+    return n_best;
+}
+
+} // namespace
+
+Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
+               const PlanLimits & limits) {
+    Plan plan(root_token);
+    const std::vector<float> path_p = grow(plan, evidence, mixer, limits, least_gain(budget, limits));
+    std::vector<Row> rows = list_rows(plan.tree, path_p, limits.masks > 0);
+    rows.resize(choose_number(rows, plan.tree, budget, limits));
+
+    // Nodes were added in the order of their gains, so those chosen are the first ones.
+    const auto n_drafted = std::count_if(rows.begin(), rows.end(), [](const Row & row) { return !row.masks; });
+    plan.tree.truncate(static_cast<size_t>(n_drafted) + 1);
+    plan.candidates.resize(plan.tree.size());
+    plan.masks_of_node.assign(plan.tree.size(), 0);
+    for (const Row & row : rows) {
+        if (row.masks) {
+            plan.masks_of_node[row.node] = limits.masks;
+        } else {
+            plan.expected += row.gain;
+        }
+    }
+    return plan;
+}
+
+} // namespace mp
