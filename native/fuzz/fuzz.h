@@ -15,9 +15,11 @@ namespace mp::test {
 // Past its end the input goes on with zeros.
 class Input {
 public:
-    Input(const uint8_t * data, size_t n) : data_(data), left_(n) {}
+    Input(const uint8_t * data, size_t n) : data_(data), left_(n), last_(n == 0 ? 0 : data[n - 1]) {}
 
     bool done() const { return left_ == 0; }
+    // The last byte, which is read in its turn too.
+    uint8_t last() const { return last_; }
     uint8_t byte() {
         if (left_ == 0) {
             return 0;
@@ -67,6 +69,7 @@ public:
 private:
     const uint8_t * data_;
     size_t left_;
+    uint8_t last_;
 };
 
 } // namespace mp::test

@@ -173,7 +173,9 @@ void generate_any(Input & in, Bench & bench) {
         } catch (const Error & error) {
             CHECK_EQ(static_cast<int>(error.status), static_cast<int>(MP_ERROR_DECODE));
             CHECK(!bench.llama.decode_codes.empty() || !bench.llama.null_logits.empty());
-            CHECK_EQ(session.cached(), cached);
+            // A recurrent state that a failed pass has changed is lost; in a copy of it nothing is.
+            const bool kept = bench.llama.kind == MockMemory::cells || session.cached() == cached;
+            CHECK_EQ(session.cached(), kept ? cached : Ids());
             check_kv(bench.llama, session);
             check_refuses(session);
             return;

@@ -28,6 +28,18 @@ inline MockLlama any_model(Input & in) {
         model.logit_of_rank = [logits](int32_t rank) { return logits[rank % logits.size()]; };
     }
     model.resize(2 + in.below(62));
+    if (in.last() >= 192) {
+        model.kind = MockMemory::copies;
+        model.n_seq_max = 2;
+    } else if (in.last() >= 128) {
+        model.kind = MockMemory::snapshots;
+        model.n_seq_max = 1;
+        model.n_snapshots = 1 + in.last() % 16;
+        model.n_ubatch = std::max(model.n_ubatch, model.n_snapshots + 2); // as whoever makes the context sees to
+        model.n_batch = std::max(model.n_batch, model.n_ubatch);
+    }
+    model.has_four_positions = in.last() % 3 == 0;
+    model.n_embd_more = in.last() % 5 == 0 ? model.n_embd : 0;
     return model;
 }
 

@@ -163,6 +163,13 @@ typedef struct mp_totals {
 typedef struct mp_session mp_session;
 MP_API mp_session * mp_session_init(struct llama_context * ctx, mp_embeddings * embeddings, float embedding_scale);
 MP_API void mp_session_free(mp_session * session);
+/* What drafts a session's memory takes: any tree, or one chain of tokens with masks at its end. */
+typedef struct mp_shape {
+    int32_t is_chain;      /* 1: a chain; only MP_TREE_MIXED and _NONE are possible then */
+    int32_t n_snapshots;   /* most drafted tokens and masks that snapshots of a recurrent state take back; 0: no such */
+    int32_t decodes_again; /* 1: a chain that is not accepted as a whole is decoded again as far as it was */
+} mp_shape;
+MP_API int mp_session_shape(const mp_session * session, mp_shape * shape);
 /* Largest difference between the logits of tokens decoded by id and by embedding row times scale, and the
  * standard deviation of the former. Needs a session whose KV cache is empty, and leaves it empty. */
 MP_API int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_t n, float scale,
@@ -187,7 +194,7 @@ MP_API int mp_session_totals(const mp_session * session, mp_totals * totals);
 MP_API int mp_session_time_rows(mp_session * session, int32_t n_rows, double * ms);
 /* What follows each of n tokens when it stands alone after first (-1: after nothing): [n, MP_ADJACENCY_WIDTH]
  * candidates and their log-probabilities, best first. One llama_decode; needs an empty KV cache and leaves it
- * empty; n at most n_seq_max and n_ubatch - 1. */
+ * empty; n at most n_seq_max and n_ubatch - 1, and 1 where drafts are chains. */
 MP_API int mp_session_rank_followers(mp_session * session, int32_t first, const int32_t * tokens, size_t n,
                                      int32_t * followers, float * logps);
 /* Next-token candidates of every token alone: [n_vocab, MP_ADJACENCY_WIDTH] each, best first; copied. */

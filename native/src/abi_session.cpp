@@ -63,6 +63,13 @@ mp_session * mp_session_init(llama_context * ctx, mp_embeddings * embeddings, fl
 
 void mp_session_free(mp_session * session) { delete session; }
 
+int mp_session_shape(const mp_session * session, mp_shape * shape) {
+    return guarded([&] {
+        require(session != nullptr && shape != nullptr, "session and shape must not be NULL");
+        *shape = session->session.shape();
+    });
+}
+
 int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_t n, float scale,
                              float * largest_difference, float * deviation) {
     return guarded([&] {

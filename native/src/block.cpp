@@ -118,6 +118,15 @@ BatchView::BatchView(Block & block, float * embd) {
     batch_.token = embd == nullptr ? block.token.data() : nullptr;
     batch_.embd = embd;
     batch_.pos = block.pos.data();
+    if (embd != nullptr) {
+        // Models with M-RoPE take four positions of an embedding row, section by section: text has the same three
+        // times, then 0. Others read the first section.
+        for (int section = 0; section < 3; ++section) {
+            pos_.insert(pos_.end(), block.pos.begin(), block.pos.end());
+        }
+        pos_.resize(4 * block.n_rows(), 0);
+        batch_.pos = pos_.data();
+    }
     batch_.n_seq_id = n_seq_id_.data();
     batch_.seq_id = seq_id_.data();
     batch_.logits = block.output.data();

@@ -35,6 +35,8 @@ struct Block {
 
     size_t n_rows() const { return token.size(); }
     bool has_masks() const { return !mask.empty() && mask.back() >= 0; }
+    // Rows behind the root: drafted nodes or masks.
+    bool has_drafts() const { return n_rows() > static_cast<size_t>(n_again) + 1; }
     // Appends a row and returns its index. mask_index is -1 for a token's row.
     int32_t add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
                     int32_t mask_index = -1);
@@ -60,11 +62,12 @@ int32_t count_leaves(const DraftTree & tree, const std::vector<int32_t> & masks_
 // The llama_batch of a block; borrows block and embeddings and must not outlive them.
 class BatchView {
 public:
-    // embd: [rows, n_embd], or null for a batch of token ids (no masks).
+    // embd: [rows, n_embd_inp], or null for a batch of token ids (no masks).
     BatchView(Block & block, float * embd);
     llama_batch get() const { return batch_; }
 
 private:
+    std::vector<int32_t> pos_; // [4, rows], of embedding rows
     std::vector<int32_t> n_seq_id_;
     std::vector<int32_t *> seq_id_;
     llama_batch batch_;

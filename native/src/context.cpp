@@ -18,12 +18,25 @@ std::string decode_failure(int32_t code) {
     }
 }
 
+constexpr uint32_t recurrent_only = 1; // LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+
+Rewind rewind_of(const llama_context * ctx) {
+    const LlamaApi & api = llama_api();
+    const llama_model * model = api.llama_get_model(ctx);
+    if (!api.llama_model_is_recurrent(model) && !api.llama_model_is_hybrid(model)) {
+        return Rewind::cells;
+    }
+    return api.llama_n_rs_seq(ctx) > 0 ? Rewind::snapshots : Rewind::copies;
+}
+
 } // namespace
 
 Context::Context(llama_context * ctx)
     : ctx_(ctx), memory_(llama_api().llama_get_memory(ctx)),
       vocab_(llama_api().llama_model_get_vocab(llama_api().llama_get_model(ctx))),
-      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)) {
+      n_vocab_(llama_api().llama_vocab_n_tokens(vocab_)),
+      n_embd_inp_(static_cast<size_t>(llama_api().llama_model_n_embd_inp(llama_api().llama_get_model(ctx)))),
+      rewind_(rewind_of(ctx)) {
     if (memory_ == nullptr) {
         throw Error(MP_ERROR_ARGUMENT, "the context has no KV cache: not a decoder");
     }
@@ -54,6 +67,18 @@ const float * Context::logits_of(int32_t row) const {
         throw Error(MP_ERROR_DECODE, "llama.cpp returned no logits for row " + std::to_string(row));
     }
     return logits;
+}
+
+std::vector<uint8_t> Context::save_state() const {
+    std::vector<uint8_t> state(llama_api().llama_state_seq_get_size_ext(ctx_, 0, recurrent_only));
+    const size_t n = llama_api().llama_state_seq_get_data_ext(ctx_, state.data(), state.size(), 0, recurrent_only);
+    state.resize(n == state.size() ? n : 0);
+    return state;
+}
+
+bool Context::load_state(const std::vector<uint8_t> & state) const {
+    return llama_api().llama_state_seq_set_data_ext(ctx_, state.data(), state.size(), 0, recurrent_only) ==
+           state.size();
 }
 
 } // namespace mp

@@ -9,14 +9,103 @@ namespace mp {
 namespace {
 
 constexpr int32_t every_sequence = -1;
+constexpr int32_t from_the_start = -1;
 constexpr int32_t to_the_end = -1;
+constexpr int32_t copy = 1;      // the sequence that drafts are tried in where states cannot be rolled back
+constexpr size_t most_again = 8; // rows: with more of them pending nothing is drafted, so that they are kept at last
+constexpr size_t n_checkpoints = 4;
+
+// How many tokens two texts begin with in common.
+size_t common_prefix(const std::vector<int32_t> & a, const std::vector<int32_t> & b) {
+    const size_t n = std::min(a.size(), b.size());
+    return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
+                               a.begin());
+}
 
 } // namespace
+
+size_t KvCache::most_drafted(size_t n_again) const {
+    switch (context_.rewind()) {
+    case Rewind::snapshots: return context_.n_snapshots();
+    case Rewind::copies: return n_again > most_again ? 0 : context_.n_ubatch();
+    default: return context_.n_ubatch();
+    }
+}
+
+// --- a block ----------------------------------------------------------------------------------------
+
+void KvCache::prepare(Block & block) {
+    if (!takes_chains_only()) {
+        grow_sequences(block.n_sequences);
+        return;
+    }
+    works_in_copy_ = decodes_again() && block.has_drafts();
+    if (works_in_copy_) {
+        share(0, copy, from_the_start, to_the_end);
+        std::fill(block.sequences.begin(), block.sequences.end(), std::vector<int32_t>{copy});
+    }
+}
+
+size_t KvCache::commit(const Block & block, size_t n_on_spine) {
+    const auto first_row = block.token.begin();
+    const size_t n_accepted = static_cast<size_t>(block.n_again) + n_on_spine;
+    if (works_in_copy_ && n_accepted < block.n_rows()) {
+        works_in_copy_ = false;
+        strip(copy, 0);
+        return 0;
+    }
+    const size_t end_of_root = tokens_.size() + static_cast<size_t>(block.n_again) + 1;
+    tokens_.insert(tokens_.end(), first_row, first_row + static_cast<std::ptrdiff_t>(n_accepted));
+    if (works_in_copy_) { // all of it is accepted: the copy takes the place of what it was made of
+        works_in_copy_ = false;
+        strip(0, 0);
+        share(copy, 0, from_the_start, to_the_end);
+        strip(copy, 0);
+    } else if (!takes_chains_only()) {
+        keep_cells(block, n_on_spine, end_of_root);
+    } else if (n_accepted < block.n_rows()) {
+        strip(0, tokens_.size()); // never more than the rows of this block, nor by every_sequence
+    }
+    return n_accepted;
+}
+
+// Leaves the root and the accepted nodes of the spine, whose cells follow each other.
+void KvCache::keep_cells(const Block & block, size_t n_on_spine, size_t end_of_root) {
+    if (n_on_spine == 1) {
+        if (block.has_drafts()) {
+            strip(every_sequence, end_of_root);
+        }
+        return;
+    }
+    // Sequence 0 ends below the spine, so it holds the kept cells: strip the others, then share its cells.
+    for (int32_t s = 1; s < block.n_sequences; ++s) {
+        strip(s, end_of_root);
+    }
+    strip(0, tokens_.size());
+    for (int32_t s = 1; s < n_sequences_; ++s) {
+        share(0, s, static_cast<int32_t>(end_of_root), static_cast<int32_t>(tokens_.size()));
+    }
+}
+
+void KvCache::abandon(size_t n) {
+    tokens_.resize(std::min(tokens_.size(), n)); // fewer if a cut has failed
+    if (!takes_chains_only()) {
+        cut(every_sequence, tokens_.size());
+    } else if (works_in_copy_) {
+        works_in_copy_ = false;
+        cut(copy, 0);
+    } else {
+        reset(); // after a failed decode llama.cpp says that it has rolled a state back, and has not
+    }
+}
+
+// --- from generation to generation ------------------------------------------------------------------
 
 void KvCache::reset() {
     context_.clear_cells();
     tokens_.clear();
     n_sequences_ = 1;
+    works_in_copy_ = false;
 }
 
 void KvCache::restore(std::vector<int32_t> tokens) {
@@ -33,53 +122,66 @@ void KvCache::restore(std::vector<int32_t> tokens) {
 }
 
 size_t KvCache::keep_prefix(const std::vector<int32_t> & prompt) {
-    size_t n = 0;
-    while (n < tokens_.size() && n + 1 < prompt.size() && tokens_[n] == prompt[n]) {
-        ++n;
+    const size_t n = std::min(common_prefix(tokens_, prompt), prompt.size() - 1);
+    if (n == tokens_.size()) {
+        return n;
     }
-    if (n == 0) {
+    if (takes_chains_only()) {
+        if (!go_back(prompt)) {
+            reset();
+        }
+    } else if (n == 0) {
         reset();
-    } else if (n < tokens_.size() && cut(every_sequence, n)) {
+    } else if (cut(every_sequence, n)) {
         tokens_.resize(n);
     }
     return tokens_.size();
 }
 
+void KvCache::remember() {
+    if (!takes_chains_only()) {
+        return; // cells can be cut anywhere
+    }
+    const auto same = [this](const Checkpoint & one) { return one.tokens == tokens_; };
+    checkpoints_.erase(std::remove_if(checkpoints_.begin(), checkpoints_.end(), same), checkpoints_.end());
+    if (checkpoints_.size() == n_checkpoints) {
+        checkpoints_.erase(checkpoints_.begin());
+    }
+    std::vector<uint8_t> state = context_.save_state();
+    if (!state.empty()) {
+        checkpoints_.push_back({tokens_, std::move(state)});
+    }
+}
+
+// To the latest checkpoint that the prompt and the present text have in common. False, with the memory unusable, if
+// there is none or llama.cpp refuses it.
+bool KvCache::go_back(const std::vector<int32_t> & prompt) {
+    const Checkpoint * best = nullptr;
+    for (const Checkpoint & one : checkpoints_) {
+        const size_t n = one.tokens.size();
+        // Keys and values are not in a checkpoint: they must still be in the cells.
+        const bool fits =
+            n < prompt.size() && common_prefix(one.tokens, prompt) == n && common_prefix(one.tokens, tokens_) == n;
+        if (fits && (best == nullptr || n > best->tokens.size())) {
+            best = &one;
+        }
+    }
+    if (best == nullptr || !context_.load_state(best->state) || !cut(0, best->tokens.size())) {
+        return false;
+    }
+    tokens_ = best->tokens;
+    return true;
+}
+
+// --- cells ------------------------------------------------------------------------------------------
+
+// Makes every cell carry the sequence ids 0..n-1 at least.
 void KvCache::grow_sequences(int32_t n) {
     for (; n_sequences_ < n; ++n_sequences_) {
         if (!tokens_.empty()) {
-            share(n_sequences_, 0, to_the_end);
+            share(0, n_sequences_, 0, to_the_end);
         }
     }
-}
-
-void KvCache::commit(const Block & block, size_t n_on_spine) {
-    const auto first_row = block.token.begin();
-    const auto root_row = first_row + block.n_again;
-    tokens_.insert(tokens_.end(), first_row, root_row + 1);
-    const size_t end_of_root = tokens_.size();
-    tokens_.insert(tokens_.end(), root_row + 1, root_row + static_cast<std::ptrdiff_t>(n_on_spine));
-    const size_t end = tokens_.size();
-    if (n_on_spine == 1) {
-        const bool has_more = block.n_rows() > static_cast<size_t>(block.n_again) + 1;
-        if (has_more) {
-            strip(every_sequence, end_of_root);
-        }
-        return;
-    }
-    // Sequence 0 ends below the spine, so it holds the kept cells: strip the others, then share its cells.
-    for (int32_t s = 1; s < block.n_sequences; ++s) {
-        strip(s, end_of_root);
-    }
-    strip(0, end);
-    for (int32_t s = 1; s < n_sequences_; ++s) {
-        share(s, static_cast<int32_t>(end_of_root), static_cast<int32_t>(end));
-    }
-}
-
-void KvCache::abandon(size_t n) {
-    tokens_.resize(std::min(tokens_.size(), n)); // fewer if a cut has failed
-    cut(every_sequence, tokens_.size());
 }
 
 // Takes a sequence off its cells from first_pos on. False if the memory cannot be cut; the cache is empty then.
@@ -99,10 +201,9 @@ void KvCache::strip(int32_t sequence, size_t first_pos) {
     }
 }
 
-// Gives sequence 0's cells at first_pos..end_pos-1 another sequence id too.
-void KvCache::share(int32_t sequence, int32_t first_pos, int32_t end_pos) {
+void KvCache::share(int32_t from, int32_t to, int32_t first_pos, int32_t end_pos) {
     ++n_scans_;
-    context_.share_cells(sequence, first_pos, end_pos);
+    context_.share_cells(from, to, first_pos, end_pos);
 }
 
 } // namespace mp

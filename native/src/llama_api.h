@@ -66,12 +66,19 @@ struct ggml_type_traits {
     X(uint32_t, llama_n_seq_max, (const llama_context *))                                                              \
     X(const llama_model *, llama_get_model, (const llama_context *))                                                   \
     X(const llama_vocab *, llama_model_get_vocab, (const llama_model *))                                               \
+    X(int32_t, llama_model_n_embd_inp, (const llama_model *))                                                          \
+    X(bool, llama_model_is_recurrent, (const llama_model *))                                                           \
+    X(bool, llama_model_is_hybrid, (const llama_model *))                                                              \
+    X(uint32_t, llama_n_rs_seq, (const llama_context *))                                                               \
     X(int32_t, llama_vocab_n_tokens, (const llama_vocab *))                                                            \
     X(bool, llama_vocab_is_eog, (const llama_vocab *, int32_t))                                                        \
     X(llama_memory_i *, llama_get_memory, (const llama_context *))                                                     \
     X(void, llama_memory_clear, (llama_memory_i *, bool))                                                              \
     X(bool, llama_memory_seq_rm, (llama_memory_i *, int32_t, int32_t, int32_t))                                        \
     X(void, llama_memory_seq_cp, (llama_memory_i *, int32_t, int32_t, int32_t, int32_t))                               \
+    X(size_t, llama_state_seq_get_size_ext, (llama_context *, int32_t, uint32_t))                                      \
+    X(size_t, llama_state_seq_get_data_ext, (llama_context *, uint8_t *, size_t, int32_t, uint32_t))                   \
+    X(size_t, llama_state_seq_set_data_ext, (llama_context *, const uint8_t *, size_t, int32_t, uint32_t))             \
     X(void, llama_sampler_apply, (llama_sampler *, llama_token_data_array *))                                          \
     X(void, llama_sampler_accept, (llama_sampler *, int32_t))                                                          \
     X(gguf_context *, gguf_init_from_file, (const char *, gguf_init_params))                                           \

@@ -42,6 +42,14 @@ void Session::learn_text(const std::vector<int32_t> & tokens) {
     drafter_.learn_text(tokens);
 }
 
+mp_shape Session::shape() const {
+    mp_shape shape{};
+    shape.is_chain = cache_.takes_chains_only() ? 1 : 0;
+    shape.n_snapshots = static_cast<int32_t>(context_.n_snapshots());
+    shape.decodes_again = cache_.decodes_again() ? 1 : 0;
+    return shape;
+}
+
 mp_totals Session::totals() const {
     mp_totals totals = totals_;
     drafter_.reliability().copy_to(totals);
@@ -93,6 +101,9 @@ void Session::check(const Speculation & speculation) const {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) +
                                            " rows does not fit n_ubatch = " + std::to_string(context_.n_ubatch()));
     }
+    if (!speculation.is_mixed() && cache_.takes_chains_only()) {
+        throw Error(MP_ERROR_ARGUMENT, "this model's memory takes one chain of drafts at a time: a mixed tree alone");
+    }
     // Every node that carries masks ends in a leaf with a sequence id of its own; a mixed tree has as many as fit.
     if (!speculation.is_mixed() && rows / speculation.rows_per_node() > context_.n_seq_max()) {
         throw Error(MP_ERROR_ARGUMENT, "a block of " + std::to_string(rows) + " rows has more leaves than the " +
@@ -117,6 +128,9 @@ const mp_pass & Session::prefill() {
             commit_token(sample(static_cast<int32_t>(block.n_rows()) - 1));
         }
         cache_.commit(block, 1);
+        if (pending_.size() - block.n_rows() <= context_.n_batch()) {
+            cache_.remember(); // before the last piece, which chats may end differently, and behind it
+        }
     } catch (...) {
         abandon(n_cached);
         throw;
@@ -150,11 +164,11 @@ const mp_pass & Session::step() {
     const int64_t n_scans = cache_.n_scans();
 
     const Plan plan = drafter_.plan(pending_.back(), limits());
-    cache_.grow_sequences(count_leaves(plan.tree, plan.masks_of_node));
     Block block =
         layout_block(pending_, plan.tree, plan.masks_of_node, static_cast<int32_t>(n_cached), cache_.n_sequences());
     std::vector<int32_t> path;
     try {
+        cache_.prepare(block);
         decode(block);
         path = verify(plan, block);
         score_masks();
@@ -180,10 +194,13 @@ const mp_pass & Session::step() {
 // What the context and the number of tokens still wanted leave for a draft.
 PlanLimits Session::limits() const {
     PlanLimits limits;
-    limits.rows = std::min(context_.n_ctx() - cache_.size(), context_.n_ubatch());
     limits.n_again = pending_.size() - 1;
+    limits.rows = std::min(context_.n_ctx() - cache_.size(), context_.n_ubatch());
+    limits.rows = std::min(limits.rows, limits.n_again + 1 + cache_.most_drafted(limits.n_again));
     limits.depth = static_cast<size_t>(n_left_) - 1; // deeper drafts are not wanted
-    limits.leaves = context_.n_seq_max();
+    limits.leaves = cache_.n_leaves();
+    limits.chain = cache_.takes_chains_only();
+    limits.decodes_again = cache_.decodes_again();
     return limits;
 }
 
@@ -192,11 +209,11 @@ void Session::decode(Block & block) {
     pass_.record.n_rows = static_cast<int32_t>(block.n_rows());
 }
 
-// A block with masks is one of embeddings, [rows, n_embd]: tokens are their rows of the embedding table.
+// A block with masks is one of embeddings, [rows, n_embd_inp]: tokens are their rows of the embedding table.
 float * Session::embed(const Block & block) {
-    embd_.resize(block.n_rows() * n_embd());
+    embd_.assign(block.n_rows() * context_.n_embd_inp(), 0.0f);
     for (size_t row = 0; row < block.n_rows(); ++row) {
-        float * out = embd_.data() + row * n_embd();
+        float * out = embd_.data() + row * context_.n_embd_inp();
         if (block.mask[row] >= 0) {
             std::copy_n(masks_.row(block.mask[row]), n_embd(), out);
         } else {
@@ -256,11 +273,12 @@ void Session::read_masks(int32_t node, const Plan & plan, const Block & block) {
     drafter_.set_guesses(std::move(guesses));
 }
 
-// Keeps the KV of the root and of the accepted nodes that lie on the spine; the accepted nodes after those
-// are decoded again at the head of the next block, so that cells stay in position order.
+// Keeps the KV of the root and of the accepted nodes that lie on the spine, if it can be kept; the accepted nodes after
+// those are decoded again at the head of the next block, so that cells stay in position order.
 void Session::commit(const Block & block, size_t n_on_spine) {
-    cache_.commit(block, n_on_spine);
-    pending_.assign(pass_.tokens.begin() + static_cast<std::ptrdiff_t>(n_on_spine) - 1, pass_.tokens.end());
+    const size_t n_kept = cache_.commit(block, n_on_spine);
+    pending_.insert(pending_.end(), pass_.tokens.begin(), pass_.tokens.end());
+    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(n_kept));
 }
 
 void Session::commit_token(int32_t token) {

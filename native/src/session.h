@@ -45,6 +45,7 @@ public:
     // Learns from a text that the model wrote.
     void learn_text(const std::vector<int32_t> & tokens);
 
+    mp_shape shape() const;
     mp_totals totals() const; // sums over the passes of the present generation, prompt apart
     const Context & context() const { return context_; }
     Embeddings * embeddings() const { return embeddings_; }
@@ -84,7 +85,7 @@ private:
     int32_t n_left_ = 0; // tokens that may still be committed
     std::vector<int32_t> pending_;
     int32_t n_top_ = -1;      // as report_logprobs was told
-    std::vector<float> embd_; // of the block in decode, [rows, n_embd]
+    std::vector<float> embd_; // of the block in decode, [rows, n_embd_inp]
     PassReport pass_;
     mp_totals totals_{};
 };

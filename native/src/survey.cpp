@@ -35,8 +35,10 @@ PathsCompared compare_paths(const Context & context, Embeddings & embeddings, co
                             float scale) {
     check_rows(context, tokens.size());
     const size_t n_vocab = embeddings.n_vocab();
-    std::vector<float> rows(tokens.size() * embeddings.n_embd());
-    embeddings.rows(tokens.data(), tokens.size(), rows.data());
+    std::vector<float> rows(tokens.size() * context.n_embd_inp(), 0.0f);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        embeddings.rows(&tokens[i], 1, rows.data() + i * context.n_embd_inp());
+    }
     for (float & x : rows) {
         x *= scale;
     }
@@ -81,8 +83,10 @@ void rank_followers(const Context & context, int32_t first, const std::vector<in
                     float * logps) {
     const size_t n_first = first >= 0 ? 1 : 0;
     check_rows(context, tokens.size() + n_first);
-    if (tokens.empty() || tokens.size() > context.n_seq_max()) {
-        throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens are not in 1..n_seq_max");
+    // Rows that share a sequence with others of several are refused by memories with a recurrent state.
+    const size_t most = context.rewind() == Rewind::cells ? context.n_seq_max() : 1;
+    if (tokens.empty() || tokens.size() > most) {
+        throw Error(MP_ERROR_ARGUMENT, std::to_string(tokens.size()) + " tokens are not in 1.." + std::to_string(most));
     }
     Block block;
     if (n_first > 0) {

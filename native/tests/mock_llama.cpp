@@ -72,18 +72,27 @@ uint64_t input_of(const MockRow & row) {
 
 // --- the batch --------------------------------------------------------------------------------------
 
-std::vector<MockRow> read_rows(const MockLlama & m, const llama_batch & batch) {
+std::vector<MockRow> read_rows(MockLlama & m, const llama_batch & batch) {
     std::vector<MockRow> rows(batch.n_tokens);
-    for (int32_t i = 0; i < batch.n_tokens; ++i) {
+    const int32_t n = batch.n_tokens;
+    for (int32_t i = 0; i < n; ++i) {
         MockRow & row = rows[i];
         row.pos = batch.pos[i];
+        if (m.has_four_positions && batch.embd != nullptr &&
+            (batch.pos[n + i] != row.pos || batch.pos[2 * n + i] != row.pos || batch.pos[3 * n + i] != 0)) {
+            m.violations.push_back("an embedding row's positions are not p, p, p, 0");
+        }
         row.output = batch.logits[i] != 0;
         row.sequences.assign(batch.seq_id[i], batch.seq_id[i] + batch.n_seq_id[i]);
         if (batch.embd == nullptr) {
             row.token = batch.token[i];
             continue;
         }
-        row.embd.assign(batch.embd + i * m.n_embd, batch.embd + (i + 1) * m.n_embd);
+        const float * embd = batch.embd + i * (m.n_embd + m.n_embd_more);
+        row.embd.assign(embd, embd + m.n_embd);
+        if (std::any_of(embd + m.n_embd, embd + m.n_embd + m.n_embd_more, [](float x) { return x != 0.0f; })) {
+            m.violations.push_back("there are no zeros behind an embedding");
+        }
         for (float & x : row.embd) {
             x /= m.embedding_scale;
         }
@@ -182,6 +191,55 @@ void remove_cells(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
     }
 }
 
+// llama.cpp's seq_rm where there is a recurrent state. False: it refuses. What it accepts and does wrong is a
+// violation.
+bool remove_state(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
+    if (p0 <= 0 && p1 < 0) {
+        sequence < 0 ? m.spoiled.clear() : void(m.spoiled.erase(sequence));
+        remove_cells(m, sequence, -1, -1);
+        return true;
+    }
+    const int32_t end = range_in_memory(m, std::max(sequence, 0)).second;
+    if (sequence < 0 || p1 >= 0) {
+        return false;
+    }
+    if (m.state_end == p0) { // only keys and values go
+        m.state_end = -1;
+        m.took_back = false;
+        remove_cells(m, sequence, p0, -1);
+        return true;
+    }
+    if (p0 > end) {
+        return true;
+    }
+    const size_t n_rows = static_cast<size_t>(end - p0 + 1);
+    if (m.kind == MockMemory::copies || m.took_back || n_rows > m.n_snapshots) {
+        return false;
+    }
+    if (n_rows >= m.n_last_rows || m.spoiled.count(sequence) != 0) {
+        m.violations.push_back("rows are taken back of which there is no snapshot");
+    }
+    m.took_back = true;
+    remove_cells(m, sequence, p0, -1);
+    return true;
+}
+
+// What is wrong with rows for a recurrent state, or nothing.
+std::string check_state(const MockLlama & m, const std::vector<MockRow> & rows) {
+    if (m.kind == MockMemory::snapshots && m.n_ubatch <= m.n_snapshots + 1) {
+        return "n_ubatch aborts the process";
+    }
+    for (const MockRow & row : rows) {
+        if (row.sequences.size() != 1 || row.sequences != rows[0].sequences) {
+            return "rows of several sequences";
+        }
+    }
+    if (m.spoiled.count(rows[0].sequences[0]) != 0 || m.state_end >= 0) {
+        return "the state is not that of the cells";
+    }
+    return "";
+}
+
 // Takes cells for the rows, n_ubatch at a time; false, with nothing changed, if there is no room.
 bool place(MockLlama & m, std::vector<MockRow> & rows) {
     if (m.cells.size() - m.n_used() < rows.size()) {
@@ -205,6 +263,25 @@ bool place(MockLlama & m, std::vector<MockRow> & rows) {
         m.head = rows[start + n - 1].cell + 1;
     }
     return true;
+}
+
+// A recurrent state: of the cells before a position.
+struct MockState {
+    uint64_t hash;
+    int32_t end;
+};
+
+// Of a sequence's cells before a position; -1: of all of them.
+MockState state_of_sequence(const MockLlama & m, int32_t sequence, int32_t end) {
+    MockState state{1, end < 0 ? range_in_memory(m, sequence).second + 1 : end};
+    for (int32_t pos = 0; pos < state.end; ++pos) {
+        for (const MockCell & cell : m.cells) {
+            if (cell.pos == pos && cell.sequences[sequence]) {
+                state.hash = append(state.hash, pos, cell.state);
+            }
+        }
+    }
+    return state;
 }
 
 // --- the model --------------------------------------------------------------------------------------
@@ -287,7 +364,10 @@ int32_t decode(llama_context * ctx, llama_batch batch) {
         return -1;
     }
     std::vector<MockRow> rows = read_rows(m, batch);
-    const std::string wrong = check_rows(m, rows, batch.embd == nullptr);
+    std::string wrong = check_rows(m, rows, batch.embd == nullptr);
+    if (wrong.empty() && m.kind != MockMemory::cells) {
+        wrong = check_state(m, rows);
+    }
     if (!wrong.empty()) {
         m.violations.push_back(wrong);
         return -1;
@@ -308,9 +388,12 @@ int32_t decode(llama_context * ctx, llama_batch batch) {
         }
         for (const auto & [sequence, pos] : first_pos) {
             remove_cells(m, sequence, pos, -1);
+            m.spoiled.insert(sequence);
         }
         return code;
     }
+    m.n_last_rows = rows.size();
+    m.took_back = false;
     compute(m, rows);
     m.rows = rows;
     m.history.push_back(std::move(rows));
@@ -371,6 +454,10 @@ MockLlama MockLlama::fresh() const {
     other.n_batch = n_batch;
     other.n_ubatch = n_ubatch;
     other.n_seq_max = n_seq_max;
+    other.kind = kind;
+    other.n_snapshots = n_snapshots;
+    other.n_embd_more = n_embd_more;
+    other.has_four_positions = has_four_positions;
     other.embedding_scale = embedding_scale;
     other.eog = eog;
     other.n_remembered = n_remembered;
@@ -384,6 +471,10 @@ void MockLlama::resize(uint32_t n_cells) {
     n_ctx = n_cells;
     cells.assign(n_cells, MockCell());
     head = 0;
+    n_last_rows = 0;
+    took_back = false;
+    spoiled.clear();
+    state_end = -1;
 }
 
 size_t MockLlama::n_used() const {
@@ -429,12 +520,18 @@ LlamaApi mock_api() {
         if (!m.can_cut) {
             return false;
         }
+        if (m.kind != MockMemory::cells) {
+            return remove_state(m, sequence, p0, p1);
+        }
         remove_cells(m, sequence, p0, p1);
         return true;
     };
     api.llama_memory_seq_cp = [](llama_memory_i * memory, int32_t from, int32_t to, int32_t p0, int32_t p1) {
         MockLlama & m = self(memory);
         ++m.n_scans;
+        if (m.kind != MockMemory::cells && (p0 > 0 || p1 >= 0 || m.took_back || m.spoiled.count(from) != 0)) {
+            m.violations.push_back("a state is copied that is not that of the cells");
+        }
         p0 = std::max(p0, 0);
         p1 = p1 < 0 ? std::numeric_limits<int32_t>::max() : p1;
         for (MockCell & cell : m.cells) {
@@ -442,6 +539,32 @@ LlamaApi mock_api() {
                 cell.sequences.set(to);
             }
         }
+    };
+    api.llama_model_n_embd_inp = [](const llama_model * model) { return self(model).n_embd + self(model).n_embd_more; };
+    api.llama_model_is_recurrent = [](const llama_model *) { return false; };
+    api.llama_model_is_hybrid = [](const llama_model * model) { return self(model).kind != MockMemory::cells; };
+    api.llama_n_rs_seq = [](const llama_context * ctx) { return self(ctx).n_snapshots; };
+    api.llama_state_seq_get_size_ext = [](llama_context *, int32_t, uint32_t) { return sizeof(MockState); };
+    api.llama_state_seq_get_data_ext = [](llama_context * ctx, uint8_t * data, size_t size, int32_t sequence,
+                                          uint32_t) {
+        const MockState state = state_of_sequence(self(ctx), sequence, -1);
+        std::memcpy(data, &state, sizeof state);
+        return size;
+    };
+    api.llama_state_seq_set_data_ext = [](llama_context * ctx, const uint8_t * data, size_t size, int32_t sequence,
+                                          uint32_t) -> size_t {
+        MockLlama & m = self(ctx);
+        MockState state;
+        std::memcpy(&state, data, sizeof state);
+        if (!m.can_load) {
+            return 0;
+        }
+        if (state_of_sequence(m, sequence, state.end).hash != state.hash) {
+            m.violations.push_back("a state is put back that is not that of the cells");
+        }
+        m.state_end = state.end;
+        m.spoiled.erase(sequence);
+        return size;
     };
     api.llama_sampler_apply = apply;
     api.llama_sampler_accept = accept;

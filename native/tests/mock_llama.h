@@ -39,8 +39,19 @@ struct MockRow {
     std::vector<float> logits;   // of output rows
 };
 
+// What its memory is, which decides how drafts can be taken back.
+enum class MockMemory {
+    cells,     // a KV cache
+    snapshots, // and a recurrent state, of which the last n_snapshots rows of a decode can be taken back, once
+    copies     // and a recurrent state that is kept or dropped whole
+};
+
 struct MockLlama {
     // Model and context.
+    MockMemory kind = MockMemory::cells;
+    uint32_t n_snapshots = 0;
+    int32_t n_embd_more = 0; // zeros behind each embedding row
+    bool has_four_positions = false;
     int32_t n_vocab = 40;
     int32_t n_embd = 4;
     uint32_t n_ctx = 128;
@@ -51,7 +62,8 @@ struct MockLlama {
     std::set<int32_t> eog;
     bool has_memory = true;
     size_t n_remembered = 0; // 0: logits depend on all that a row sees, n: on the last n tokens, so text repeats
-    bool can_cut = true;     // false: seq_rm of a part fails, as in recurrent memories
+    bool can_cut = true;     // false: seq_rm fails
+    bool can_load = true;    // false: a state is not put back
 
     // How good the masks are: the rank of the true token for a position, given by the mask with this index; -1 is
     // never. And the logit that each rank gets.
@@ -61,6 +73,13 @@ struct MockLlama {
     // Memory.
     std::vector<MockCell> cells = std::vector<MockCell>(n_ctx);
     size_t head = 0;
+
+    // Of a recurrent state: rows of the last decode, whether some were taken back since, sequences whose state a failed
+    // decode has spoiled, and where a state that was put back ends (-1: none was).
+    size_t n_last_rows = 0;
+    bool took_back = false;
+    std::set<int32_t> spoiled;
+    int32_t state_end = -1;
 
     // What happened.
     std::vector<MockRow> rows;                 // of the last call of llama_decode that succeeded

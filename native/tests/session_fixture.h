@@ -185,7 +185,7 @@ inline Generation generate(Bench & bench, const Ids & prompt, const Speculation 
             CHECK_EQ(pass.n_again, n_again);
             CHECK(pass.n_accepted <= pass.n_drafted);
             if (speculation.tree == MP_TREE_MIXED) {
-                CHECK(pass.n_rows <= speculation.block); // rows decoded again included
+                CHECK(pass.n_rows <= std::max(speculation.block, 1 + pass.n_again)); // rows decoded again included
                 CHECK((rows - 1 - pass.n_drafted) % std::max(1, speculation.n_masks) == 0);
             } else {
                 CHECK(pass.n_accepted <= speculation.n_masks);

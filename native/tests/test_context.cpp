@@ -54,7 +54,7 @@ void cells() {
     const Context context = llama.context();
     Block block = layout_prompt({3, 1, 4, 1}, 0, 1, true);
     context.decode(block, nullptr);
-    context.share_cells(1, 1, 3);
+    context.share_cells(0, 1, 1, 3);
     std::vector<size_t> n_sequences;
     for (size_t i = 0; i < 4; ++i) {
         n_sequences.push_back(llama.cells[i].sequences.count());

@@ -27,8 +27,8 @@ struct Cached {
     // Decodes a block of this tree under the last of the pending tokens.
     Block decode(const Ids & pending, const DraftTree & tree) {
         const Ids no_masks(tree.size(), 0);
-        cache.grow_sequences(count_leaves(tree, no_masks));
         Block block = layout_block(pending, tree, no_masks, static_cast<int32_t>(cache.size()), cache.n_sequences());
+        cache.prepare(block);
         context.decode(block, nullptr);
         return block;
     }
@@ -72,7 +72,7 @@ void blocks_leave_their_accepted_spine() {
         Cached c({3, 1, 4});
         const Block block = c.decode({6, 7}, fork()); // 6 is decoded again, before the root
         CHECK_EQ(c.cache.n_sequences(), 3);
-        c.cache.commit(block, 1 + n_accepted);
+        CHECK_EQ(c.cache.commit(block, 1 + n_accepted), 2 + n_accepted);
         Ids expected{3, 1, 4, 6, 7};
         expected.insert(expected.end(), kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(n_accepted));
         c.check(expected);

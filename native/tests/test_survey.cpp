@@ -118,8 +118,8 @@ void ranking_refuses() {
     const auto rank = [&](int32_t first, const Ids & tokens) {
         rank_followers(llama.context(), first, tokens, followers.data(), logps.data());
     };
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "n_seq_max", rank(1, Ids(5, 2)));
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "n_seq_max", rank(1, {}));
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "are not in 1..", rank(1, Ids(5, 2)));
+    CHECK_ERROR(MP_ERROR_ARGUMENT, "are not in 1..", rank(1, {}));
     CHECK_ERROR(MP_ERROR_ARGUMENT, "n_ubatch", rank(-1, {}));
     CHECK_ERROR(MP_ERROR_ARGUMENT, "n_ubatch", rank(1, Ids(6, 2)));
     rank(1, Ids(4, 2));

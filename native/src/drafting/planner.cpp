@@ -90,7 +90,9 @@ std::vector<float> grow(Plan & plan, const Evidence & evidence, const Mixer & mi
     const auto expand = [&](int32_t node) {
         CandidateSet set = find_candidates(tree, node, evidence, mixer);
         for (size_t i = 0; i < set.items.size(); ++i) {
-            frontier.push({path_p[node] * set.items[i].p, node, i});
+            if (!limits.chain || i == set.best) {
+                frontier.push({path_p[node] * set.items[i].p, node, i});
+            }
         }
         plan.candidates[node] = std::move(set);
     };
@@ -162,14 +164,58 @@ size_t choose_number(const std::vector<Row> & rows, const DraftTree & tree, cons
     return n_best;
 }
 
+// A chain's best length and whether masks follow it, all lengths looked at. Its masks are read if all of it is
+// accepted. Where what is not accepted as a whole is decoded again, that is a price of the chain, and masks would break
+// it always.
+std::vector<Row> choose_chain(const std::vector<float> & path_p, const Budget & budget, const PlanLimits & limits) {
+    const float price = budget.price();
+    const size_t fixed = rows_before_drafts(limits);
+    const float fixed_cost = budget.cost(fixed);
+    const float cost_again = limits.decodes_again ? budget.cost(fixed + 1) - fixed_cost : 0.0f; // of a row
+    std::vector<Row> chain;
+    std::vector<Row> best;
+    float gain = 0.0f;
+    float best_worth = 0.0f;
+    for (size_t n = 0; n < path_p.size(); ++n) {
+        if (n > 0) {
+            chain.push_back({path_p[n], static_cast<int32_t>(n), false});
+            gain += path_p[n];
+        }
+        const float p_broken = 1.0f - path_p[n];
+        const float n_again = p_broken * static_cast<float>(fixed) + gain - static_cast<float>(n) * path_p[n];
+        for (const bool masks : {false, true}) {
+            const size_t n_rows = fixed + n + (masks ? static_cast<size_t>(limits.masks) : 0);
+            if (n_rows > limits.rows || (masks && (limits.masks == 0 || limits.decodes_again))) {
+                continue;
+            }
+            const float brought = gain + (masks ? path_p[n] * mask_value : 0.0f);
+            const float cost = budget.cost(n_rows) - fixed_cost + n_again * cost_again;
+            const float worth = budget.trust() * brought - price * cost;
+            if (worth > best_worth) {
+                best_worth = worth;
+                best = chain;
+                if (masks) {
+                    best.push_back({path_p[n] * mask_value, static_cast<int32_t>(n), true});
+                }
+            }
+        }
+    }
+    return best;
+}
+
 } // namespace
 
 Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
                const PlanLimits & limits) {
     Plan plan(root_token);
     const std::vector<float> path_p = grow(plan, evidence, mixer, limits, least_gain(budget, limits));
-    std::vector<Row> rows = list_rows(plan.tree, path_p, limits.masks > 0);
-    rows.resize(choose_number(rows, plan.tree, budget, limits));
+    std::vector<Row> rows;
+    if (limits.chain) {
+        rows = choose_chain(path_p, budget, limits);
+    } else {
+        rows = list_rows(plan.tree, path_p, limits.masks > 0);
+        rows.resize(choose_number(rows, plan.tree, budget, limits));
+    }
 
     // Nodes were added in the order of their gains, so those chosen are the first ones.
     const auto n_drafted = std::count_if(rows.begin(), rows.end(), [](const Row & row) { return !row.masks; });

@@ -23,11 +23,13 @@ struct Evidence {
 };
 
 struct PlanLimits {
-    size_t rows;       // most rows of the whole pass
-    size_t n_again;    // how many of them are taken before the root
-    size_t depth;      // most depth of a drafted node
-    size_t leaves;     // most leaves, as each takes a sequence id
-    int32_t masks = 0; // how many masks a node carries that carries any
+    size_t rows;                // most rows of the whole pass
+    size_t n_again;             // how many of them are taken before the root
+    size_t depth;               // most depth of a drafted node
+    size_t leaves;              // most leaves, as each takes a sequence id
+    int32_t masks = 0;          // how many masks a node carries that carries any
+    bool chain = false;         // no node has more than one child, and only the last carries masks
+    bool decodes_again = false; // a chain that is not accepted as a whole is decoded again as far as it was
 };
 
 struct Plan {
