@@ -46,8 +46,8 @@ class RowContext:
     def __init__(
         self, llm: MaskProbeLlama, *, n_sequences: int, watch: Callable[[int, bool, Any], bool] | None = None
     ) -> None:
-        if llm.why_plain is not None:
-            raise UnsupportedModelError(f"{llm.engine.model.path.name} cannot be probed: {llm.why_plain}")
+        if not llm.drafting.masks or llm.drafting.shape != "trees":
+            raise UnsupportedModelError(f"{llm.engine.model.path.name} takes no masks in trees: {llm.drafting}")
         model = llm.engine.model
         self.embeddings = Embeddings(model.path)
         self.start_vectors = StartVectors(self.embeddings, model.path)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import llama_cpp
 import pytest
-from gguf import GGMLQuantizationType
-
 import tiny_models
-from maskprobe import MaskProbeLlama, embedded_model
+from gguf import GGMLQuantizationType
 from reference import PlainDecoder, quiet_llama_cpp
+
+from maskprobe import MaskProbeLlama, embedded_model
 
 N_CTX = 1024
 FILE_TYPES = {

@@ -78,6 +78,8 @@ class MaskProbeLlama(CompletionMethods):
         control_vector_layer_range: the first and the last layer that it is added to, None = all.
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
+        snapshot_memory: most of the memory, as a share of it, that snapshots of a recurrent state may take; drafts on
+            models that have one are taken back by them.
         cpu_kernels: let passes of a few rows on the CPU take maskprobe's own kernels where they fit, see
             docs/kernels.md; False = llama.cpp's alone.
         speculation: how generations draft unless they say otherwise.
@@ -89,7 +91,7 @@ class MaskProbeLlama(CompletionMethods):
         ValueError, TypeError: an argument is out of range.
 
     Warns:
-        RuntimeWarning: once, when the model cannot be probed; it then decodes plainly.
+        RuntimeWarning: once, when nothing can be drafted; the model is then decoded plainly.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class MaskProbeLlama(CompletionMethods):
         control_vector_layer_range: tuple[int, int] | None = None,
         chat_format: str | None = None,
         chat_handler: Handler | None = None,
+        snapshot_memory: float = 0.02,
         cpu_kernels: bool = True,
         speculation: Speculation | None = None,
         verbose: bool = False,
@@ -143,8 +146,8 @@ class MaskProbeLlama(CompletionMethods):
             model.close()
             raise
         self._lifetime = Lifetime(engine)
-        if engine.why_plain is not None:
-            warnings.warn(f"{model.path.name} is decoded plainly: {engine.why_plain}", RuntimeWarning, stacklevel=2)
+        if engine.drafting.shape == "none":
+            warnings.warn(f"{model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 2)
 
     def _open(self, model: Model, instructions: str) -> Engine:
         """The engine of a model whose passes take our kernels for these instructions, if any."""
@@ -152,7 +155,7 @@ class MaskProbeLlama(CompletionMethods):
         setup = store.setup_key(options.n_threads, options.n_gpu_layers, options.rpc_servers, instructions)
         with captured_log(options.verbose):
             engine = Engine(model, setup, cpu_kernels=bool(instructions))
-            if engine.why_plain is None:
+            if engine.drafting.shape != "none":
                 engine.knowledge.prepare(self.speculation)
         return engine
 
@@ -254,7 +257,7 @@ class MaskProbeLlama(CompletionMethods):
             stop: text that ends the generation and is not part of it; empty text is none.
             logprobs: report the model's own log-probability of every token, and those of so many that it ranks
                 highest.
-            speculate: None = the object's speculation, or plain decoding where the model cannot be probed;
+            speculate: None = the object's speculation, or plain decoding where nothing can be drafted;
                 True = the object's speculation, or an error; False = plain one-row decoding; or a Speculation.
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
@@ -265,7 +268,7 @@ class MaskProbeLlama(CompletionMethods):
         Raises:
             ValueError, TypeError: an argument is out of range; nothing was decoded.
             ContextError: the prompt does not fit.
-            UnsupportedModelError: ``speculate=True`` or a Speculation on a model that cannot be probed.
+            UnsupportedModelError: ``speculate=True`` or a Speculation on a model that takes no such drafts.
             BusyError, ClosedError: the object is in use or closed.
             DecodeError: llama.cpp failed; the object stays usable.
             SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
@@ -291,7 +294,7 @@ class MaskProbeLlama(CompletionMethods):
 
     def _chosen_speculation(self, speculate: bool | Speculation | None) -> Speculation | None:
         """The speculation of one generation, None for plain decoding."""
-        if speculate is False or (speculate is None and self.why_plain is not None):
+        if speculate is False or (speculate is None and self.drafting.shape == "none"):
             return None
         chosen = self.speculation if speculate is None or speculate is True else _checked_speculation(speculate)
         self.engine.check_fits(chosen)

@@ -19,7 +19,7 @@ from .generation import state
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
 from .generation.request import Options
-from .results import Chunk
+from .results import Chunk, Drafting
 
 
 class LoadedModel(ABC):
@@ -67,9 +67,9 @@ class LoadedModel(ABC):
         return self._lifetime.loaded.model.path
 
     @property
-    def why_plain(self) -> str | None:
-        """Why the model cannot be probed and is decoded plainly, None if it can."""
-        return self._lifetime.loaded.why_plain
+    def drafting(self) -> Drafting:
+        """How answers can be drafted, and why not more."""
+        return self._lifetime.loaded.drafting
 
     @property
     def n_gpu_layers(self) -> int:

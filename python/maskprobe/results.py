@@ -112,6 +112,31 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Drafting:
+    """How a model's answers can be drafted, and why not more."""
+
+    shape: Literal["trees", "chains", "none"]
+    masks: bool = False  # whether mask embeddings ride along
+    why_no_trees: str | None = None
+    why_no_masks: str | None = None
+    why_none: str | None = None
+    n_snapshots: int = 0  # most drafted tokens and masks of a chain that are taken back without decoding again
+    snapshot_bytes: int = 0  # of all snapshots
+
+    def __str__(self) -> str:
+        if self.shape == "none":
+            return f"none: {self.why_none}"
+        if self.shape == "trees":
+            return "trees, with masks" if self.masks else f"trees, without masks: {self.why_no_masks}"
+        what = f"chains, as {self.why_no_trees}"
+        if self.n_snapshots:
+            what += f"; {self.n_snapshots} snapshots of the state take {self.snapshot_bytes / 2**20:.1f} MiB"
+        else:
+            what += "; a chain that is not accepted as a whole is decoded again as far as it was"
+        return what + ("; masks at their end" if self.masks else f"; no masks: {self.why_no_masks}")
+
+
+@dataclass(frozen=True)
 class Generation:
     """A finished generation. ``tokens`` are the generated ids without the end-of-generation token."""
 

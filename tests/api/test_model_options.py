@@ -32,7 +32,7 @@ def test_a_lora_adapter_is_llama_cpp_pythons(tiny_path: Callable[[str], Path], t
     outs = {}
     for scale in (0.0, 1.0):
         with load(path, lora_path=adapter, lora_scale=scale) as llm:
-            assert llm.why_plain is None
+            assert llm.drafting.masks
             outs[scale] = llm.generate(PROMPT, max_tokens=24, temperature=0.0).tokens
     with load(path) as llm:
         assert llm.generate(PROMPT, max_tokens=24, temperature=0.0).tokens == outs[0.0]

@@ -22,6 +22,7 @@ def test_names() -> None:
         "ClosedError",
         "ContextError",
         "DecodeError",
+        "Drafting",
         "ForkError",
         "Generation",
         "HubError",

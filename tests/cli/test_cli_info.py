@@ -40,7 +40,8 @@ def test_info_tells_what_the_file_says(model_path: Callable[[str], Path]) -> Non
     assert (found["architecture"], found["quantization"]) == ("llama", "Q4_0")
     assert (found["context_length"], found["vocabulary"], found["layers"]) == (8192, 49152, 30)
     assert found["parameters"] == 134515008
-    assert (found["chat_template"], found["probing"], found["why_plain"]) == (True, True, None)
+    assert (found["chat_template"], found["shape"], found["masks"]) == (True, "trees", True)
+    assert found["drafting"] == "trees, with masks"
     assert [point["rows"] for point in found["cost_curve"]][:2] == [1, 2]
     assert found["cost_curve"][0]["plain_passes"] == 1.0
 
@@ -71,21 +72,24 @@ def test_info_tells_what_is_in_the_cache(
     assert "\x1b" not in text
 
 
-def test_info_says_why_a_model_is_not_probed(
+def test_info_says_what_a_model_drafts_and_why_not_more(
     tiny_path: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = str(tiny_path("mamba"))
     found = json.loads(run("info", path, "--json"))
-    assert found["probing"] is False
-    assert "recurrent" in found["why_plain"]
-    assert "no: it is recurrent" in run("info", path)
+    assert (found["shape"], found["masks"], found["n_snapshots"]) == ("chains", False, 0)
+    assert "recurrent state" in found["why_no_trees"]
+    assert "decoded again" in run("info", path)
+    found = json.loads(run("info", str(tiny_path("lfm2")), "--json"))
+    assert (found["shape"], found["masks"], found["n_snapshots"]) == ("chains", True, 16)
+    assert found["snapshot_bytes"] > 16 * 100
     assert capfd.readouterr().err == ""
 
 
 def test_doctor_finds_this_installation_usable() -> None:
     checks = doctor()
-    assert {"maskprobe", "Python", "llama-cpp-python", "threads", "cache", "model", "probing", "drafts"} <= set(checks)
-    assert checks["probing"]["status"] == "ok"
+    assert {"maskprobe", "Python", "llama-cpp-python", "threads", "cache", "model", "drafting", "drafts"} <= set(checks)
+    assert checks["drafting"]["status"] == "ok"
     assert "1: 1.00, 2: " in checks["cost of a pass"]["found"]
     for check in checks.values():
         assert (check["remedy"] is not None) or check["status"] == "ok", check
@@ -111,11 +115,11 @@ def test_doctor_notices_too_many_threads() -> None:
     assert f"may run on {n_usable} of {os.cpu_count()} CPUs" in threads["found"]
 
 
-def test_doctor_says_that_a_model_is_decoded_plainly(tiny_path: Callable[[str], Path]) -> None:
+def test_doctor_says_how_a_model_is_drafted(tiny_path: Callable[[str], Path]) -> None:
     checks = doctor("-m", str(tiny_path("mamba")))
     assert checks["model"]["status"] == "ok"
-    assert checks["probing"]["status"] == "warning"
-    assert "recurrent" in checks["probing"]["found"]
+    assert checks["drafting"]["status"] == "ok"
+    assert "recurrent" in checks["drafting"]["found"]
 
 
 def test_doctor_refuses_gpu_layers_of_a_cpu_build(tiny_path: Callable[[str], Path]) -> None:

@@ -73,7 +73,7 @@ class Plan:
 def header(llm: MaskProbeLlama, model: Path, plan: Plan, stock: Sequence[str]) -> dict[str, Any]:
     """What results depend on: versions, machine, model, settings, prompts."""
     prompts = hashlib.sha256(repr([ids for _, ids in plan.cases]).encode()).hexdigest()[:16]
-    costs = llm.engine.knowledge.measured_costs() if llm.why_plain is None else {}
+    costs = llm.engine.knowledge.measured_costs() if llm.drafting.shape != "none" else {}
     return {
         "maskprobe": __version__,
         "llama_cpp_python": llama_cpp.__version__,

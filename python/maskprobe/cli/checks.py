@@ -226,11 +226,10 @@ def _model(
 
 
 def _drafts(llm: MaskProbeLlama) -> Iterator[Check]:
-    if llm.why_plain is not None:
-        found = f"no, so the model is decoded plainly: {llm.why_plain}"
-        yield Check("probing", "warning", found, "use another model, or this one as it is")
+    if llm.drafting.shape == "none":
+        yield Check("drafting", "warning", str(llm.drafting), "load it with larger n_batch and n_ubatch")
         return
-    yield Check("probing", "ok", "the model can be probed")
+    yield Check("drafting", "ok", str(llm.drafting))
     measured = llm.engine.knowledge.measure_costs()
     points = ", ".join(f"{rows}: {ms / measured[1]:.2f}" for rows, ms in measured.items())
     yield Check("cost of a pass", "ok", f"{measured[1]:.1f} ms for one row; by rows, in plain passes: {points}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -76,17 +77,19 @@ def _kernels_in_words(llm: MaskProbeLlama) -> str:
 def probing_facts(llm: MaskProbeLlama) -> dict[str, Any]:
     """Whether drafts are made, what is kept for them in the cache, and what their rows cost here."""
     engine = llm.engine
-    if llm.why_plain is not None:
-        return {"probing": False, "why_plain": llm.why_plain}
+    drafting = llm.drafting
+    if drafting.shape == "none":
+        return {"drafting": str(drafting)} | asdict(drafting)
     path = engine.model.path
     choice = engine.knowledge.probe_choice()
-    scores = {name: round(choice.mean(name), 3) for name in choice.names if choice.mean(name) > float("-inf")}
+    means = {} if choice is None else {name: choice.mean(name) for name in choice.names}
+    scores = {name: round(mean, 3) for name, mean in means.items() if mean > float("-inf")}
     measured = engine.knowledge.measured_costs()
     curve = costs.interpolate(measured, costs.MEASURED_ROWS)
     return {
-        "probing": True,
-        "why_plain": None,
-        "start_vector": choice.name(),
+        "drafting": str(drafting),
+        **asdict(drafting),
+        "start_vector": None if choice is None else choice.name(),
         "start_vector_scores": scores,
         "tuned_costs": store.load_costs(path, engine.setup) is not None,
         "tuned_adjacency": store.load_adjacency(path, engine.model.n_vocab) is not None,
@@ -122,15 +125,15 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
         "chat template": "yes" if found["chat_template"] else "no",
         "CPU kernels": found["cpu_kernels"],
     }
-    if not found["probing"]:
-        return rows | {"probing": f"no: {found['why_plain']}"}
+    rows["drafts"] = found["drafting"]
+    if found["shape"] == "none":
+        return rows
     scores = ", ".join(f"{name} {score:.2f}" for name, score in found["start_vector_scores"].items())
     tuned_parts = [part for part in ("costs", "adjacency", "texts") if found[f"tuned_{part}"]]
     curve = found["cost_curve"]
     pay = ", ".join(f"{rows} at {100 * float(chance):.0f} %" for chance, rows in found["rows_that_pay"].items())
     return rows | {
-        "probing": "yes",
-        "start vector": f"{found['start_vector']} next" + (f"; scores so far: {scores}" if scores else ""),
+        "start vector": f"{found['start_vector'] or 'none'} next" + (f"; scores so far: {scores}" if scores else ""),
         "tuned": ", ".join(tuned_parts) if tuned_parts else "no; maskprobe tune does it, once",
         "machine": found["setup"],
         "rows": ", ".join(f"{point['rows']}: {point['ms']:.1f} ms" for point in curve),

@@ -43,10 +43,13 @@ class Loading(Machine):
     """What computes, and how much context there is."""
 
     n_ctx: Annotated[int, typer.Option(help="Context length in tokens.")] = 4096
+    snapshot_memory: Annotated[
+        float, typer.Option(help="Share of memory that snapshots of recurrent states may take, for drafts.")
+    ] = 0.02
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of MaskProbeLlama."""
-        return super().arguments() | {"n_ctx": self.n_ctx}
+        return super().arguments() | {"n_ctx": self.n_ctx, "snapshot_memory": self.snapshot_memory}
 
 
 @dataclass(kw_only=True)

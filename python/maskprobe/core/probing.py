@@ -1,4 +1,4 @@
-"""Can a model be probed? Opens its session, with embedding rows where they stand for token ids."""
+"""What drafts does a model take? Opens its session, with embedding rows for masks where they stand for token ids."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..errors import ModelError
 from ..llamacpp.model import Model
+from ..results import Drafting
 from .embeddings import Embeddings
 from .session import Session
 
@@ -15,31 +16,52 @@ _PATHS_AGREE = 0.02  # of the logits' standard deviation
 
 
 class Opened(NamedTuple):
-    """A session, and the embedding table that it can probe with."""
+    """A session, what drafts it takes, and the embedding table that masks can ride with."""
 
     session: Session
+    drafting: Drafting
     table: Embeddings | None
     embedding_scale: float | None  # by which rows of the table stand for token ids
-    why_plain: str | None  # why there is no such table; None if there is
 
 
 def open_session(model: Model, *, cpu_kernels: bool) -> Opened:
-    """The session of a model; one that decodes plainly where the model cannot be probed.
+    """The session of a model, which drafts as its memory allows, with masks where its embedding rows stand for ids.
 
     Raises:
         ModelError: the session cannot be made.
     """
-    why = model.why_no_probing()
-    if why is None:
-        opened = _open_probing(model, cpu_kernels)
-        if isinstance(opened, Opened):
-            return opened
-        why = opened
-    return Opened(Session(model.ctx, None, cpu_kernels=cpu_kernels), None, None, why)
+    if (why := model.why_no_drafts()) is not None:
+        session = Session(model.ctx, None, cpu_kernels=cpu_kernels)
+        return Opened(session, Drafting("none", why_none=why), None, None)
+    opened = _open_with_table(model, cpu_kernels)
+    if isinstance(opened, str):
+        session = Session(model.ctx, None, cpu_kernels=cpu_kernels)
+        return Opened(session, _drafting(session, model, opened), None, None)
+    session, table, scale = opened
+    drafting = _drafting(session, model, None)
+    return Opened(session, drafting, table if drafting.masks else None, scale)
 
 
-def _open_probing(model: Model, cpu_kernels: bool) -> Opened | str:
+def _drafting(session: Session, model: Model, why_no_masks: str | None) -> Drafting:
+    shape = session.shape()
+    if not shape.is_chain:
+        return Drafting("trees", why_no_masks is None, why_no_masks=why_no_masks)
+    if shape.decodes_again and why_no_masks is None:
+        why_no_masks = "a chain with masks is never accepted as a whole"
+    return Drafting(
+        "chains",
+        why_no_masks is None,
+        why_no_trees="it keeps a recurrent state, which does not branch",
+        why_no_masks=why_no_masks,
+        n_snapshots=shape.n_snapshots,
+        snapshot_bytes=shape.n_snapshots * model.snapshots.bytes_each,
+    )
+
+
+def _open_with_table(model: Model, cpu_kernels: bool) -> tuple[Session, Embeddings, float] | str:
     """A session that reads the embedding table, or why the table does not stand for the token ids."""
+    if (why := model.why_no_embeddings()) is not None:
+        return why
     try:
         table = Embeddings(model.path)
     except ModelError as error:
@@ -51,7 +73,7 @@ def _open_probing(model: Model, cpu_kernels: bool) -> Opened | str:
     if scale is None:
         return "its embedding rows do not reproduce the logits of its token ids"
     session.set_embedding_scale(scale)
-    return Opened(session, table, scale, None)
+    return session, table, scale
 
 
 def _find_embedding_scale(session: Session, model: Model) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,14 @@ class DraftSettings:
     change: float = 0.0  # what a pass costs more after one of another number of rows
     refine: bool = False  # correct the costs, which are in ms then, by what passes take
     sources: Sequence[str] = ()  # of a mixed tree, beside the masks
+
+
+class Shape(NamedTuple):
+    """What drafts a session's memory takes, an mp_shape."""
+
+    is_chain: bool  # one chain, masks at its end; else any tree
+    n_snapshots: int  # most drafted tokens and masks that are taken back without decoding again; 0 = no such limit
+    decodes_again: bool  # a chain that is not accepted as a whole is decoded again as far as it was
 
 
 class Pass:
@@ -104,6 +112,12 @@ class Session:
         """Frees the session; nothing may be called after."""
         ffi.release(self._c)
         self._table = None
+
+    def shape(self) -> Shape:
+        """What drafts its memory takes."""
+        shape = ffi.new("mp_shape *")
+        check(lib.mp_session_shape(self._c, shape))
+        return Shape(bool(shape.is_chain), int(shape.n_snapshots), bool(shape.decodes_again))
 
     # --- one generation -------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ..core.embeddings import Embeddings
 from ..core.session import DraftSettings, Followers, Session
 from ..llamacpp.model import Model
@@ -20,7 +22,7 @@ class Resolved(NamedTuple):
     """A speculation with everything looked up."""
 
     settings: DraftSettings
-    probe: str  # name of the masks' start vector
+    probe: str  # name of the masks' start vector, "" = no masks
     curve: costs.Curve | None  # that a mixed tree plans with
 
 
@@ -30,15 +32,15 @@ class Knowledge:
     Args:
         model: of the session.
         session: whose drafts rest on it; passes of its context are timed.
-        table: the model's embeddings.
+        table: the model's embeddings, None = no masks.
         setup: names what costs depend on besides the model.
     """
 
-    def __init__(self, model: Model, session: Session, table: Embeddings, setup: str) -> None:
+    def __init__(self, model: Model, session: Session, table: Embeddings | None, setup: str) -> None:
         self._model = model
         self._session = session
         self._setup = setup
-        self._vectors = StartVectors(table, model.path)
+        self._vectors = None if table is None else StartVectors(table, model.path)
         self._costs: costs.Costs | None = None
         self._texts: store.Texts = []  # that the model wrote for tuning
         if (followers := store.load_adjacency(model.path, model.n_vocab)) is not None:
@@ -56,14 +58,18 @@ class Knowledge:
         Raises:
             ValueError: an array given as probe has another width than the model's embeddings.
         """
-        probe, vector = self._vectors.choose(speculation.probe)
+        probe, masks, update = "", np.zeros((0, self._model.n_embd), np.float32), 0.0
+        if self._vectors is not None:
+            probe, vector = self._vectors.choose(speculation.probe)
+            masks = self._vectors.masks(speculation.masks, vector, prompt, seed)
+            update = speculation.update_for(vector)
         curve, refine, change = None, False, 0.0
         if speculation.is_mixed():
             curve, refine, change = costs.curve_for(speculation, self.measured_costs)
         settings = DraftSettings(
             tree=speculation.tree if isinstance(speculation.tree, str) else "static",
-            masks=self._vectors.masks(speculation.masks, vector, prompt, seed),
-            update=speculation.update_for(vector),
+            masks=masks,
+            update=update,
             # Chosen rows adapt to the context; asked-for ones have been checked against it.
             block=min(speculation.rows(), self._model.n_ubatch()),
             widths=speculation.widths(),
@@ -77,9 +83,9 @@ class Knowledge:
 
     # --- start vectors --------------------------------------------------------------------------------
 
-    def probe_choice(self) -> ProbeChoice:
-        """The scores of the start vectors of masks."""
-        return self._vectors.choice
+    def probe_choice(self) -> ProbeChoice | None:
+        """The scores of the start vectors of masks, None where there are no masks."""
+        return None if self._vectors is None else self._vectors.choice
 
     # --- costs ----------------------------------------------------------------------------------------
 
@@ -107,7 +113,7 @@ class Knowledge:
 
     def most_followers(self) -> int:
         """Most tokens that one call of rank_followers takes."""
-        return min(self._model.n_seq_max(), self._model.n_ubatch() - 1)
+        return 1 if self._session.shape().is_chain else min(self._model.n_seq_max(), self._model.n_ubatch() - 1)
 
     def use_adjacency(self, followers: Followers) -> None:
         """Drafts with these followers of the whole vocabulary."""

@@ -1,4 +1,4 @@
-"""A loaded model with its session in the core and, where it can be probed, what its drafts rest on.
+"""A loaded model with its session in the core and, where something can be drafted, what its drafts rest on.
 
 Knows what fits the model and its context; leaves prompts as text, streams and locking to others.
 """
@@ -29,9 +29,10 @@ class Engine:
         self.setup = setup
         opened = open_session(model, cpu_kernels=cpu_kernels)
         self.session = opened.session
-        self.why_plain = opened.why_plain  # why the model cannot be probed, None if it can
-        self.embedding_scale = opened.embedding_scale
-        self._knowledge = None if opened.table is None else Knowledge(model, self.session, opened.table, setup)
+        self.drafting = opened.drafting  # what is possible, and why not more
+        self.embedding_scale = opened.embedding_scale  # by which embedding rows stand for token ids
+        drafts = opened.drafting.shape != "none"
+        self._knowledge = Knowledge(model, self.session, opened.table, setup) if drafts else None
 
     def close(self) -> None:
         """Frees everything; the engine is unusable after."""
@@ -43,31 +44,33 @@ class Engine:
         """What drafts rest on.
 
         Raises:
-            UnsupportedModelError: the model cannot be probed.
+            UnsupportedModelError: nothing can be drafted.
         """
         if self._knowledge is None:
-            raise self._unsupported()
+            raise UnsupportedModelError(f"{self.model.path.name} is decoded plainly: {self.drafting.why_none}")
         return self._knowledge
-
-    def _unsupported(self) -> UnsupportedModelError:
-        return UnsupportedModelError(f"{self.model.path.name} cannot be probed: {self.why_plain}")
 
     def check_fits(self, speculation: Speculation) -> None:
         """Checks a speculation against the model and its context.
 
         Raises:
-            UnsupportedModelError: the model cannot be probed.
+            UnsupportedModelError: the model takes no such drafts.
             ValueError: the blocks are too large for the context.
         """
-        if self.why_plain is not None:
-            raise self._unsupported()
+        name, drafting = self.model.path.name, self.drafting
+        if drafting.shape == "none":
+            raise UnsupportedModelError(f"{name} is decoded plainly: {drafting.why_none}")
+        if not drafting.masks and (not speculation.is_mixed() or speculation.sources == ("probe",)):
+            raise UnsupportedModelError(f"{name} takes no masks, and this speculation has no other drafts: {drafting}")
+        if drafting.shape == "chains" and not speculation.is_mixed():
+            raise UnsupportedModelError(f"{name} takes no tree {speculation.tree!r}; use the mixed tree: {drafting}")
         n_ubatch, n_seq_max = self.model.n_ubatch(), self.model.n_seq_max()
         if speculation.rows() > n_ubatch and speculation.budget != "auto":
             raise ValueError(
                 f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
                 "use a smaller block or load the model with larger n_batch and n_ubatch"
             )
-        if speculation.leaves() > n_seq_max:
+        if drafting.shape == "trees" and speculation.leaves() > n_seq_max:
             raise ValueError(
                 f"a block of {speculation.rows()} rows with masks={speculation.masks} has up to "
                 f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "

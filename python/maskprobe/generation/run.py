@@ -117,8 +117,9 @@ class _Run:
         """The last chunk: the text still held back, and the figures."""
         totals, tally = self._session.totals(), self._tally
         if resolved is not None and self._request.speculation is not None:
-            if self._request.speculation.probe_is("auto"):
-                self._engine.knowledge.probe_choice().add(resolved.probe, totals.n_probed, totals.probe_logp)
+            choice = self._engine.knowledge.probe_choice()
+            if choice is not None and self._request.speculation.probe_is("auto"):
+                choice.add(resolved.probe, totals.n_probed, totals.probe_logp)
             if resolved.curve is not None:
                 tally.choice = costs.describe(resolved.curve, self._pass.price)
         rest = self._text.finish()

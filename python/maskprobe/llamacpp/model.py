@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from . import snapshots
 from .installed import llama_cpp
 from .logs import captured_log, reason
 from .options import LoadOptions
@@ -21,6 +22,12 @@ from .vocabulary import Vocabulary
 # ggml types that a KV cache can have, and the elements in a block of each: F32, F16, BF16, then Q4_0, Q4_1, Q5_0, Q5_1,
 # Q8_0 and IQ4_NL.
 _KV_TYPES = {0: 1, 1: 1, 30: 1, 2: 32, 3: 32, 6: 32, 7: 32, 8: 32, 20: 32}
+
+
+# llama.cpp ends the process when these get rows of embeddings, the second ones unless they have M-RoPE.
+_TOKENS_ALONE = ("granite-switch",)
+_TOKENS_ALONE_UNLESS_MROPE = ("glm4", "glm4moe")
+_NO_SNAPSHOTS = snapshots.Snapshots(0, 0)
 
 
 class Model:
@@ -38,6 +45,7 @@ class Model:
         self.options = options
         self.model: Any = None
         self.ctx: Any = None
+        self.snapshots = _NO_SNAPSHOTS
         self._rpc: RpcDevices | None = None
         with captured_log(options.verbose) as errors:
             try:
@@ -68,7 +76,12 @@ class Model:
     def _make_context(self, n_sequences: int, errors: list[str]) -> None:
         options, name = self.options, self.path.name
         self._check_kv_types(options.type_k, options.type_v)
-        params = options.context_params(1 if self.why_no_probing() else n_sequences)
+        if self.why_no_drafts() is not None:
+            n_sequences = 1
+        elif self.has_recurrent_state():
+            self.snapshots = snapshots.choose(self.model, options)
+            n_sequences = 1 if self.snapshots.n else 2  # drafts are tried in a copy of the only sequence
+        params = options.context_params(n_sequences, n_snapshots=self.snapshots.n)
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         if not self.ctx:
             raise ModelError(
@@ -116,20 +129,25 @@ class Model:
                     f"{self.path.name} has {size}; leave type_k and type_v out"
                 )
 
-    def why_no_probing(self) -> str | None:
-        """Why the model cannot be probed, as far as its metadata and options tell."""
+    def why_no_drafts(self) -> str | None:
+        """Why nothing can be drafted, None if something can."""
         if min(self.options.n_batch, self.options.n_ubatch) < 2:
             return "with n_batch or n_ubatch of 1 a pass has no room for drafts"
-        if llama_cpp.llama_model_is_recurrent(self.model):
-            return "it is recurrent, so drafts cannot branch or be taken back"
-        if llama_cpp.llama_model_is_hybrid(self.model):
-            return "it has recurrent layers, so drafts cannot branch or be taken back"
-        rope = llama_cpp.llama_model_rope_type(self.model)
-        if rope in (llama_cpp.LLAMA_ROPE_TYPE_MROPE, llama_cpp.LLAMA_ROPE_TYPE_IMROPE):
-            return "it uses M-RoPE, whose embedding rows need four positions"
-        if llama_cpp.llama_model_n_embd_inp(self.model) != self.n_embd:
-            return "its input embeddings are wider than its token embeddings"
         return None
+
+    def why_no_embeddings(self) -> str | None:
+        """Why rows cannot be embeddings, as masks are; None if that can be tried."""
+        architecture = self.metadata("general.architecture")
+        mrope = (llama_cpp.LLAMA_ROPE_TYPE_MROPE, llama_cpp.LLAMA_ROPE_TYPE_IMROPE)
+        if architecture in _TOKENS_ALONE or (
+            architecture in _TOKENS_ALONE_UNLESS_MROPE and llama_cpp.llama_model_rope_type(self.model) not in mrope
+        ):
+            return f"llama.cpp takes no embeddings for {architecture}"
+        return None
+
+    def has_recurrent_state(self) -> bool:
+        """Whether some of its layers, or all, keep a state in place of keys and values."""
+        return bool(llama_cpp.llama_model_is_recurrent(self.model) or llama_cpp.llama_model_is_hybrid(self.model))
 
     def metadata(self, key: str) -> str | None:
         """A GGUF metadata value as text, None if the model lacks it."""

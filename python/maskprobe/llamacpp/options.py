@@ -59,6 +59,7 @@ class LoadOptions:
     rope_freq_scale: float
     lora: Lora | None
     control_vector: ControlVector | None
+    snapshot_memory: float
     cpu_kernels: bool
     verbose: bool
 
@@ -87,6 +88,7 @@ class LoadOptions:
             checked_flag(name, getattr(self, name))
         for name in ("rope_freq_base", "rope_freq_scale"):
             setattr(self, name, checked_number(name, getattr(self, name), 0.0))
+        self.snapshot_memory = checked_number("snapshot_memory", self.snapshot_memory, 0.0, 1.0)
         self.tensor_split = [checked_number("tensor_split", share, 0.0) for share in self.tensor_split]
         if len(self.tensor_split) > (most := llama_cpp.llama_max_devices()):
             raise ValueError(
@@ -108,8 +110,8 @@ class LoadOptions:
         }[self.use_mmap, self.use_mlock]
         return params
 
-    def context_params(self, n_sequences: int) -> Any:
-        """llama.cpp's parameters of a context with room for so many sequences."""
+    def context_params(self, n_sequences: int, *, n_snapshots: int = 0) -> Any:
+        """llama.cpp's parameters of a context with room for so many sequences, and snapshots of their states."""
         params = llama_cpp.llama_context_default_params()
         # Every sequence needs a cell; llama.cpp makes contexts in steps of 256 cells anyway.
         params.n_ctx = max(self.n_ctx, n_sequences) if self.n_ctx else 0
@@ -131,6 +133,7 @@ class LoadOptions:
         # llama.cpp keeps room for the logits (and the state, in recurrent models) of every sequence, and wants no
         # more of them than outputs.
         params.n_seq_max = min(n_sequences, self.n_batch)
+        params.n_rs_seq = n_snapshots
         return params
 
 

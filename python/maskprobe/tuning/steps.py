@@ -50,13 +50,13 @@ def tune(
     """Runs all steps and prints what they found.
 
     Raises:
-        MaskProbeError: the model cannot be probed, or matplotlib is missing for the plot.
+        MaskProbeError: nothing can be drafted, or matplotlib is missing for the plot.
     """
-    if llm.why_plain is not None:
-        raise MaskProbeError(f"nothing to tune: the model is decoded plainly, because {llm.why_plain}")
+    if llm.drafting.shape == "none":
+        raise MaskProbeError(f"nothing to tune: the model is decoded plainly, because {llm.drafting.why_none}")
     engine = llm.engine
     curve = _tune_costs(engine, console)
-    if adjacency:
+    if adjacency and llm.drafting.shape == "trees":  # a chain at a time would take hours
         _tune_adjacency(engine, console)
     tune_texts(llm, console, text_tokens)
     scores = _tune_probe(llm, console)
@@ -139,7 +139,9 @@ def tune_texts(llm: MaskProbeLlama, console: Console, n_wanted: int) -> None:
 def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:
     """Scores every start vector on the same texts: mean log-probability of what came."""
     choice = llm.engine.knowledge.probe_choice()
-    scores = {}
+    scores: dict[str, float] = {}
+    if choice is None:
+        return scores
     for name in track(choice.names, "probes", console=console, transient=True):
         n, total = 0, 0.0
         vector = choice.vector if name == "catalogue" else name
@@ -185,7 +187,7 @@ def _show(
         table.add_row(str(rows), f"{ms:.1f}", f"{ms / curve[1]:.2f}")
     console.print(table)
     table = Table("start vector of the masks", "log-probability of what came", title="probes", title_justify="left")
-    best = max(scores, key=lambda name: scores[name])
+    best = max(scores, key=lambda name: scores[name], default="")
     for name, score in scores.items():
         table.add_row(f"{name} (kept)" if name == best else name, f"{score:.2f}")
     console.print(table)
