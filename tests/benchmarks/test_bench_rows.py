@@ -57,7 +57,7 @@ def test_a_mask_that_is_the_true_token_has_its_states(tiny: MaskProbeLlama) -> N
 def test_a_model_without_masks_is_refused(tiny_path: Callable[[str], Path]) -> None:
     with (
         MaskProbeLlama(tiny_path("mamba"), n_ctx=256, n_threads=1) as llm,
-        pytest.raises(UnsupportedModelError, match="cannot be probed: it is recurrent"),
+        pytest.raises(UnsupportedModelError, match="takes no masks in trees"),
     ):
         RowContext(llm, n_sequences=1)
 
