@@ -21,6 +21,7 @@ from tiny_architectures import (
     N_HEAD_KV,
     N_LAYER,
     OUTPUT,
+    Model,
     Value,
 )
 from tiny_recurrent import RECURRENT
@@ -71,7 +72,11 @@ def make(name: str, path: Path, *, seed: int = 0, loudness: float = 1.0, chat_te
     loudness scales the embeddings: above 1, a model has an output of its own, a token depends more on the last one
     alone, and greedy text copies itself.
     """
-    model = _MODELS[name]
+    return write(_MODELS[name], path, seed=seed, loudness=loudness, chat_template=chat_template)
+
+
+def write(model: Model, path: Path, *, seed: int = 0, loudness: float = 1.0, chat_template: str | None = None) -> Path:
+    """Writes a model to `path` and returns `path`; see :func:`make`."""
     writer = gguf.GGUFWriter(path, model.arch)
     keys = {
         "context_length": N_CTX,

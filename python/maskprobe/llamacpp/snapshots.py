@@ -1,6 +1,7 @@
 """How many snapshots of a recurrent state a context keeps, so that drafts can be taken back without decoding again.
 
 llama.cpp keeps one for each of the last rows of a decode, in architectures that can; each is as large as the state.
+With them plain passes take longer too, as the state is written twice (docs/lab/hybrids.md).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from .options import LoadOptions
 
 _MOST = 16  # drafts of a chain that is still likely to come true as a whole
 _FEWEST = 2  # below, a copy of the state does better
+_SMALL = 2**20  # bytes of a state whose snapshots cost next to nothing; of larger ones
+_MOST_OF_LARGE = 8
+_LARGEST = 1 / 64  # of the weights, which a pass reads: above, snapshots would make plain passes slower by some percent
 _PROBE_CELLS = 256
 
 
@@ -24,11 +28,15 @@ class Snapshots(NamedTuple):
 
 
 def choose(model: Any, options: LoadOptions) -> Snapshots:
-    """As many snapshots as the share of memory in the options has room for."""
+    """As many snapshots as pay, and as the share of memory in the options has room for."""
     size = _state_bytes(model, options)
-    if size == 0:
+    if size == 0 or size > max(_SMALL, _LARGEST * llama_cpp.llama_model_size(model)):
         return Snapshots(0, 0)
-    n = min(_MOST, int(options.snapshot_memory * _memory_bytes(options) / size), options.n_ubatch - 2)
+    n = min(
+        _MOST if size <= _SMALL else _MOST_OF_LARGE,
+        int(options.snapshot_memory * _memory_bytes(options) / size),
+        options.n_ubatch - 2,
+    )
     return Snapshots(n if n >= _FEWEST else 0, size)
 
 
