@@ -88,10 +88,12 @@ class MaskProbeLlama(CompletionMethods):
     Raises:
         ModelError: the file cannot be loaded, or the model does not generate text.
         RpcError: an RPC server cannot be used, or llama-cpp-python was built without RPC.
+        BindingError: llama-cpp-python is newer than the tested ones, and the model is decoded wrongly with it.
         ValueError, TypeError: an argument is out of range.
 
     Warns:
-        RuntimeWarning: once, when nothing can be drafted; the model is then decoded plainly.
+        RuntimeWarning: once, when nothing can be drafted; the model is then decoded plainly. Once per process, when
+            llama-cpp-python is newer than the tested ones.
     """
 
     def __init__(
@@ -148,6 +150,8 @@ class MaskProbeLlama(CompletionMethods):
         self._lifetime = Lifetime(engine)
         if engine.drafting.shape == "none":
             warnings.warn(f"{model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 2)
+        if engine.note is not None:
+            warnings.warn(engine.note, RuntimeWarning, stacklevel=2)
 
     def _open(self, model: Model, instructions: str) -> Engine:
         """The engine of a model whose passes take our kernels for these instructions, if any."""

@@ -1,4 +1,4 @@
-"""A llama-cpp-python that does not fit is refused at import, with both versions and the command that mends it."""
+"""A llama-cpp-python that does not fit is refused at import, with what is wrong and the command that mends it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,82 @@ def test_the_unchanged_library_is_accepted() -> None:
     assert import_with("").stdout.strip() == "imported"
 
 
-@pytest.mark.parametrize("version", ["0.3.34", "0.3.4", "0.2.90", "0.3.37", "0.3.37+cu124", "0.4.0", "1.0.0"])
-def test_other_versions_are_refused(version: str) -> None:
+@pytest.mark.parametrize("version", ["0.3.34", "0.3.4", "0.2.90"])
+def test_older_versions_are_refused(version: str) -> None:
     out = import_with(f"llama_cpp.__version__ = {version!r}").stdout
     assert out.startswith("BindingError")
-    assert f"but {version} is installed" in out
+    assert f"works with llama-cpp-python>=0.3.35, but {version} is installed" in out
     assert 'pip install "llama-cpp-python>=0.3.35,<0.3.37"' in out
 
 
 @pytest.mark.parametrize("version", ["0.3.35", "0.3.35+cu124", "0.3.36", "0.3.36+cu124"])
-def test_builds_of_a_supported_version_are_accepted(version: str) -> None:
+def test_builds_of_a_tested_version_are_accepted(version: str) -> None:
     assert import_with(f"llama_cpp.__version__ = {version!r}").stdout.strip() == "imported"
+
+
+@pytest.mark.parametrize("version", ["0.3.37", "0.3.37+cu124", "0.4.0", "1.0.0"])
+def test_newer_versions_in_which_all_is_there_are_accepted(version: str) -> None:
+    assert import_with(f"llama_cpp.__version__ = {version!r}").stdout.strip() == "imported"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param("del llama_cpp.llama_vocab_get_attr", "llama_cpp lacks llama_vocab_get_attr", id="function"),
+        pytest.param("del llama_cpp.LLAMA_LOAD_MODE_MMAP", "llama_cpp lacks LLAMA_LOAD_MODE_MMAP", id="constant"),
+        pytest.param("del llama_cpp.llama_cpp._base_path", "llama_cpp lacks llama_cpp._base_path", id="path"),
+        pytest.param(
+            "llama_cpp.llama_sampler_init_penalties.argtypes.pop()",
+            "llama_sampler_init_penalties is declared as ptr(int32, int32, float32, float32), expected ptr(int32,",
+            id="parameter",
+        ),
+        pytest.param(
+            "llama_cpp.llama_n_ctx.restype = ctypes.c_uint64",
+            "llama_n_ctx is declared as int64(ptr), expected int32(ptr)",
+            id="result",
+        ),
+        pytest.param(
+            "params = llama_cpp.llama_context_params\n"
+            "others = [(name + 's' * (name == 'kv_unified'), kind) for name, kind in params._fields_]\n"
+            "llama_cpp.llama_context_params = type('llama_context_params', (ctypes.Structure,), {'_fields_': others})",
+            "llama_context_params lacks the field kv_unified",
+            id="field",
+        ),
+        pytest.param(
+            "fields = [*llama_cpp.llama_token_data_array._fields_[:3], ('sorted', ctypes.c_int)]\n"
+            "llama_cpp.llama_token_data_array = type('array', (ctypes.Structure,), {'_fields_': fields})",
+            "llama_token_data_array is laid out as ptr data, int64 size, int64 selected, int32 sorted, expected",
+            id="layout",
+        ),
+        pytest.param(
+            "real = llama_cpp.llama_context_default_params\n"
+            "class Shifted(llama_cpp.llama_context_params): n_batch = 0\n"
+            "def changed(): return Shifted.from_buffer(real())\n"
+            "changed.restype, changed.argtypes = llama_cpp.llama_context_params, []\n"
+            "llama_cpp.llama_context_default_params = changed",
+            "llama_context_default_params() has n_batch=0, expected 1 to 1048576",
+            id="defaults",
+        ),
+        pytest.param(
+            "zeros = ctypes.create_string_buffer(64)\n"
+            "none = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(lambda type: ctypes.addressof(zeros))\n"
+            "llama_cpp.llama_cpp._lib.ggml_get_type_traits = none",
+            "ggml_type_traits is laid out differently",
+            id="traits",
+        ),
+    ],
+)
+def test_newer_versions_in_which_something_differs_are_refused(change: str, said: str) -> None:
+    out = import_with(f"import ctypes\nllama_cpp.__version__ = '0.3.37'\n{change}").stdout
+    assert out.startswith("BindingError")
+    assert f"and does not fit: {said}" in out
+    assert "0.3.37 is newer than those maskprobe was tested with (0.3.35 to 0.3.36)" in out
+    assert 'pip install "llama-cpp-python>=0.3.35,<0.3.37"' in out
+
+
+def test_all_that_differs_is_said_at_once() -> None:
+    out = import_with("llama_cpp.__version__ = '1.0.0'\ndel llama_cpp.llama_free, llama_cpp.llama_token").stdout
+    assert "llama_cpp lacks llama_token; llama_cpp lacks llama_free" in out
 
 
 def test_a_missing_function_is_named() -> None:

@@ -26,7 +26,7 @@ from ..hub import resolve_model
 from ..hub.embedded import embedded_model
 from ..llama import MaskProbeLlama
 from ..llamacpp.devices import devices, ggml_version
-from ..llamacpp.installed import llama_cpp, requirement
+from ..llamacpp.installed import IS_NEWER, known_versions, llama_cpp, requirement
 from ..llamacpp.options import default_n_threads
 from ..llamacpp.rpc import RpcDevices, checked_servers
 
@@ -68,8 +68,12 @@ def all_checks(
 def _versions() -> Iterator[Check]:
     yield Check("maskprobe", "ok", __version__)
     yield Check("Python", "ok", f"{platform.python_version()} on {platform.platform()}, numpy {np.__version__}")
-    found = f"{llama_cpp.__version__} ({requirement()} is supported), ggml {ggml_version()}"
-    yield Check("llama-cpp-python", "ok", found)
+    found = f"{llama_cpp.__version__} ({known_versions()} are tested), ggml {ggml_version()}"
+    if IS_NEWER:
+        found += "; what is used of it is there, and models are tested when they are loaded"
+        yield Check("llama-cpp-python", "warning", found, f'for a tested version: pip install "{requirement()}"')
+    else:
+        yield Check("llama-cpp-python", "ok", found)
 
 
 def _instructions() -> Check:

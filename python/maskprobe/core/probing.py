@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..errors import ModelError
+from ..errors import DecodeError, ModelError
+from ..llamacpp.installed import IS_NEWER, llama_cpp, requirement, take_note
 from ..llamacpp.model import Model
 from ..results import Drafting
+from . import self_test
 from .embeddings import Embeddings
 from .session import Session
 
@@ -22,6 +24,7 @@ class Opened(NamedTuple):
     drafting: Drafting
     table: Embeddings | None
     embedding_scale: float | None  # by which rows of the table stand for token ids
+    note: str | None = None  # what its user should know, once per process
 
 
 def open_session(model: Model, *, cpu_kernels: bool) -> Opened:
@@ -29,7 +32,31 @@ def open_session(model: Model, *, cpu_kernels: bool) -> Opened:
 
     Raises:
         ModelError: the session cannot be made.
+        BindingError: llama.cpp is newer than the tested ones, and decodes wrongly.
     """
+    if not IS_NEWER:
+        return _open(model, cpu_kernels)
+    try:
+        opened = _open(model, cpu_kernels)
+    except DecodeError as error:
+        raise self_test.decoded_wrongly(model, error) from error
+    return _self_tested(opened, model, cpu_kernels)
+
+
+def _self_tested(opened: Opened, model: Model, cpu_kernels: bool) -> Opened:
+    """What was opened, if its passes come out right; else a session that decodes plainly."""
+    fault = self_test.why_no_drafts(opened.session, model, opened.drafting, opened.table)
+    if fault is None:
+        return opened._replace(note=take_note())
+    opened.session.close()
+    why = (
+        f"llama-cpp-python {llama_cpp.__version__} was not tested, and drafts come out wrong with it ({fault}). "
+        f'Mend it with: pip install "{requirement()}"'
+    )
+    return Opened(Session(model.ctx, None, cpu_kernels=cpu_kernels), Drafting("none", why_none=why), None, None)
+
+
+def _open(model: Model, cpu_kernels: bool) -> Opened:
     if (why := model.why_no_drafts()) is not None:
         session = Session(model.ctx, None, cpu_kernels=cpu_kernels)
         return Opened(session, Drafting("none", why_none=why), None, None)

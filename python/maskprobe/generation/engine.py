@@ -30,6 +30,7 @@ class Engine:
         opened = open_session(model, cpu_kernels=cpu_kernels)
         self.session = opened.session
         self.drafting = opened.drafting  # what is possible, and why not more
+        self.note = opened.note  # what its user should know, None if nothing
         self.embedding_scale = opened.embedding_scale  # by which embedding rows stand for token ids
         drafts = opened.drafting.shape != "none"
         self._knowledge = Knowledge(model, self.session, opened.table, setup) if drafts else None

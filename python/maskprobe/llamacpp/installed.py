@@ -1,4 +1,4 @@
-"""The llama-cpp-python that is installed: is it one we know, and where are its functions?
+"""The llama-cpp-python that is installed: is it one we know or one that fits, and where are its functions?
 
 Knows versions and shared libraries; nothing of models, and nothing of our own native core. Whatever backend the
 user's llama-cpp-python was built with is what runs.
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BindingError
+from . import fitting
 
-# The range whose C declarations the tests hold the core to. Upper bound exclusive.
-SUPPORTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
+# The range whose C declarations the tests hold the core to. Upper bound exclusive; what is newer must fit.
+TESTED_LLAMA_CPP = ((0, 3, 35), (0, 3, 37))
 
 
 def _version_text(version: tuple[int, ...]) -> str:
@@ -24,9 +25,15 @@ def _version_text(version: tuple[int, ...]) -> str:
 
 
 def requirement() -> str:
-    """The supported range of llama-cpp-python as a pip requirement."""
-    low, high = map(_version_text, SUPPORTED_LLAMA_CPP)
+    """The tested range of llama-cpp-python as a pip requirement."""
+    low, high = map(_version_text, TESTED_LLAMA_CPP)
     return f"llama-cpp-python>={low},<{high}"
+
+
+def known_versions() -> str:
+    """The tested range in words."""
+    low, above = TESTED_LLAMA_CPP
+    return f"{_version_text(low)} to {_version_text((*above[:2], above[2] - 1))}"
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -41,16 +48,25 @@ def _import_llama_cpp() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise BindingError(f"llama-cpp-python cannot be imported ({error}). Mend it with: {remedy}") from error
     installed = str(llama_cpp.__version__)
-    low, high = SUPPORTED_LLAMA_CPP
-    if not low <= version_numbers(installed) < high:
+    low = TESTED_LLAMA_CPP[0]
+    if version_numbers(installed) < low:
         raise BindingError(
-            f"maskprobe {version('maskprobe')} works with {requirement()}, but {installed} is installed. "
-            f"Mend it with: {remedy}"
+            f"maskprobe {version('maskprobe')} works with llama-cpp-python>={_version_text(low)}, but {installed} is "
+            f"installed. Mend it with: {remedy}"
         )
     return llama_cpp
 
 
 llama_cpp = _import_llama_cpp()
+# Whether it is newer than those that were tested: then it must fit, and prove itself when a model is loaded.
+IS_NEWER = version_numbers(str(llama_cpp.__version__)) >= TESTED_LLAMA_CPP[1]
+_NEWER = f"llama-cpp-python {llama_cpp.__version__} is newer than those maskprobe was tested with ({known_versions()})"
+_notes = [f"{_NEWER}; all checks passed"] if IS_NEWER else []
+
+
+def take_note() -> str | None:
+    """What is to be said once of a newer version that has passed all checks, None if that is said or needless."""
+    return _notes.pop() if _notes else None
 
 
 def _found(name: str) -> Any:
@@ -109,10 +125,21 @@ def function(name: str, result: Any, *arguments: Any) -> Any:
     """
     address = function_address(name)
     if address == 0:
-        raise BindingError(f"the loaded llama.cpp has no function {name}")
+        raise BindingError(f'the loaded llama.cpp has no function {name}. Mend it with: pip install "{requirement()}"')
     return ctypes.CFUNCTYPE(result, *arguments)(address)
 
 
 def address_of(pointer: Any) -> int:
     """The address in a ctypes pointer, or in the plain integer that ctypes makes of an opaque one."""
     return pointer if isinstance(pointer, int) else ctypes.cast(pointer, ctypes.c_void_p).value or 0
+
+
+def _check_fits() -> None:
+    """Refuses a newer version in which something is seen to differ from the tested ones."""
+    if IS_NEWER and (found := fitting.misfits(llama_cpp, function_address)):
+        raise BindingError(
+            f'{_NEWER} and does not fit: {"; ".join(found)}. Mend it with: pip install "{requirement()}"'
+        )
+
+
+_check_fits()

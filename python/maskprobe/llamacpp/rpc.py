@@ -24,9 +24,10 @@ _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 # of command, the size of what follows, capabilities. The answer is a size, three version numbers, capabilities.
 _HELLO = struct.pack("<BQ24x", 14, 24)
 _ANSWER = struct.Struct("<QBBBx24x")
-# The RPC protocol of each supported version of llama-cpp-python.
+# The RPC protocol of each tested version of llama-cpp-python; with others RPC alone is refused.
 _PROTOCOLS: dict[tuple[int, ...], tuple[int, int]] = {(0, 3, 35): (5, 0), (0, 3, 36): (7, 0)}
-_PROTOCOL = _PROTOCOLS[version_numbers(llama_cpp.__version__)]
+_PROTOCOL = _PROTOCOLS.get(version_numbers(llama_cpp.__version__))
+_BUILD = f'CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir "{requirement()}"'
 _PATIENCE = 5.0  # seconds
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, for 0 s
 
@@ -98,8 +99,13 @@ def greet(server: str) -> None:
     """Asks a server for its version, as llama.cpp will.
 
     Raises:
-        RpcError: it cannot be reached, does not answer, or speaks another protocol.
+        RpcError: it cannot be reached, does not answer, or speaks another protocol; or ours is not known.
     """
+    if _PROTOCOL is None:
+        raise RpcError(
+            f"the RPC server {server} cannot be used: the protocol of llama-cpp-python {llama_cpp.__version__} is not "
+            f"known; use a tested version: {_BUILD}"
+        )
     host, _, port = server.partition(":")
     with socket.socket(socket.AF_INET) as connection:
         connection.settimeout(_PATIENCE)
@@ -137,10 +143,7 @@ def _add_server_function() -> Any:
     llama_cpp.llama_backend_init()
     backend = function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)(b"RPC")
     if not backend:
-        raise RpcError(
-            f"llama-cpp-python {llama_cpp.__version__} was built without RPC. Build it again with: "
-            f'CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir "{requirement()}"'
-        )
+        raise RpcError(f"llama-cpp-python {llama_cpp.__version__} was built without RPC. Build it again with: {_BUILD}")
     find = function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(find(backend, b"ggml_backend_rpc_add_server"))
 
