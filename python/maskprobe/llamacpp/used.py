@@ -50,6 +50,7 @@ FUNCTIONS = {
     "llama_model_n_layer": "int32(ptr)",
     "llama_model_n_params": "int64(ptr)",
     "llama_model_rope_type": "int32(ptr)",
+    "llama_model_size": "int64(ptr)",
     "llama_n_batch": "int32(ptr)",
     "llama_n_ctx": "int32(ptr)",
     "llama_n_rs_seq": "int32(ptr)",
