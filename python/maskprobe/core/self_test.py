@@ -1,4 +1,4 @@
-"""Does the core decode right with a llama.cpp that nobody has tested? Some forty passes with a model, at its load.
+"""Does the core decode right with a llama.cpp that nobody has tested? Some fifty passes with a model, at its load.
 
 Every token that a session commits, and its log-probability, is held to one-row decoding by llama_cpp's own functions in
 the same context. So what no layout tells is found where it changes what comes out: parameters of other types, sequence
