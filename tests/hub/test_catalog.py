@@ -9,14 +9,15 @@ import pytest
 from maskprobe.hub import catalog
 from maskprobe.hub.sources import Reference, parse
 
-ARCHITECTURES = {"llama", "qwen3", "gemma3", "phi3"}
+ARCHITECTURES = {"llama": "trees", "qwen3": "trees", "gemma3": "trees", "phi3": "trees"}
+ARCHITECTURES |= dict.fromkeys(("qwen35", "lfm2", "granitehybrid"), "chains")
 
 
 def test_names_are_unique_and_can_be_typed() -> None:
     names = [entry.name for entry in catalog.entries()]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) for name in names)
-    assert {"smollm2", "qwen3-8b", "llama-3.2-1b", "gemma-3-4b", "mistral-7b", "phi-4-mini"} <= set(names)
+    assert {"smollm2", "qwen3-8b", "llama-3.2-1b", "gemma-3-4b", "mistral-7b", "phi-4-mini", "qwen3.5-9b"} <= set(names)
 
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
@@ -24,7 +25,7 @@ def test_every_entry_has_the_form(entry: catalog.Entry) -> None:
     assert re.fullmatch(r"(I?Q\d(_\w+)?|BF16|F16|F32)", entry.quant)
     assert isinstance(entry.parameters, float)
     assert 0.1 <= entry.parameters <= 40
-    assert entry.architecture in ARCHITECTURES
+    assert entry.drafts == ARCHITECTURES[entry.architecture]
     assert entry.licence.strip() == entry.licence != ""
     if entry.gigabytes is not None:  # a weight takes between 2 and 10 bits, embeddings more
         assert 0.25 <= entry.gigabytes / entry.parameters <= 1.25

@@ -47,7 +47,7 @@ def _catalogue(cached: list[hub.CachedModel]) -> Table:
     table.add_column("name", style="bold", no_wrap=True)
     for column in ("parameters", "GB"):
         table.add_column(column, justify="right")
-    for column in ("quant", "architecture", "licence", "repository"):
+    for column in ("quant", "architecture", "drafts", "licence", "repository"):
         table.add_column(column, overflow="fold")
     here = {(model.repo, model.quant) for model in cached}
     for entry in catalog.entries():
@@ -58,6 +58,7 @@ def _catalogue(cached: list[hub.CachedModel]) -> Table:
             "" if entry.gigabytes is None else f"{entry.gigabytes:.2f}",
             entry.quant,
             entry.architecture,
+            entry.drafts,
             entry.licence,
             f"{repo} (in the cache)" if (entry.repo, entry.quant) in here else repo,
         )

@@ -26,6 +26,7 @@ class Entry:
     gigabytes: float | None  # the file's size, None = not known
     architecture: str  # as GGUF files call it
     licence: str
+    drafts: str  # "trees", or "chains" where it keeps a recurrent state
 
 
 @cache
@@ -45,7 +46,7 @@ def read(text: str) -> tuple[Entry, ...]:
 
 def _entry(table: dict[str, Any]) -> Entry:
     try:
-        return Entry(**{"repo": None, "gigabytes": None} | table)
+        return Entry(**{"repo": None, "gigabytes": None, "drafts": "trees"} | table)
     except TypeError as error:
         raise ValueError(f"catalogue entry {table.get('name')!r}: {error}") from error
 
