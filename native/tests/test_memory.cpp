@@ -127,5 +127,14 @@ int main() {
     run("static tree", [&] { out_of_memory(model, wide); });
     run("dynamic tree", [&] { out_of_memory(model, speculate(model, 1, {}, 12)); });
     run("mixed tree", [&] { out_of_memory(model, all); });
+    MockLlama snapshots = model;
+    snapshots.kind = MockMemory::snapshots;
+    snapshots.n_snapshots = 8;
+    snapshots.n_seq_max = 1;
+    run("chain with snapshots", [&] { out_of_memory(snapshots, all); });
+    MockLlama copies = model;
+    copies.kind = MockMemory::copies;
+    copies.n_seq_max = 2;
+    run("chain in a copy", [&] { out_of_memory(copies, mixed(model, 0, 18, 0.0f)); });
     return finish();
 }
