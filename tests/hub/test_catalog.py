@@ -9,8 +9,8 @@ import pytest
 from maskprobe.hub import catalog
 from maskprobe.hub.sources import Reference, parse
 
-ARCHITECTURES = {"llama": "trees", "qwen3": "trees", "gemma3": "trees", "phi3": "trees"}
-ARCHITECTURES |= dict.fromkeys(("qwen35", "lfm2", "granitehybrid"), "chains")
+ARCHITECTURES = {"llama": "trees", "qwen3": "trees", "gemma3": "trees", "phi3": "trees", "gpt-oss": "trees"}
+ARCHITECTURES |= dict.fromkeys(("qwen35", "lfm2", "granitehybrid"), "chains") | {"gemma4": "trees"}
 
 
 def test_names_are_unique_and_can_be_typed() -> None:
@@ -22,7 +22,7 @@ def test_names_are_unique_and_can_be_typed() -> None:
 
 @pytest.mark.parametrize("entry", catalog.entries(), ids=lambda entry: entry.name)
 def test_every_entry_has_the_form(entry: catalog.Entry) -> None:
-    assert re.fullmatch(r"(I?Q\d(_\w+)?|BF16|F16|F32)", entry.quant)
+    assert re.fullmatch(r"(I?Q\d(_\w+)?|BF16|F16|F32|MXFP4)", entry.quant)
     assert isinstance(entry.parameters, float)
     assert 0.1 <= entry.parameters <= 40
     assert entry.drafts == ARCHITECTURES[entry.architecture]
