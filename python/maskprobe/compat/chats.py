@@ -14,7 +14,7 @@ from ..chat.requests import Tools, answer_grammar, checked_messages, checked_too
 from ..checking import checked_flag
 from ..loaded import LoadedModel
 from .answers import answer_chunks, chat_logprobs, whole_answer
-from .completions import GENERATION, completion_parts, refuse_callbacks
+from .completions import completion_parts, generation_arguments, refuse_callbacks
 from .envelopes import whole_completion
 
 _OURS = ("speculate", "cache_prompt", "before_pass")  # which no handler knows
@@ -31,7 +31,7 @@ def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
         checked_tools(arguments["functions"], "functions"),
         arguments["function_call"],
     )
-    options = {name: value for name, value in arguments.items() if name in GENERATION}
+    options = generation_arguments(arguments)
     stop = options["stop"]
     options["stop"] = [stop] if isinstance(stop, str) else list(stop or ())
     handler = llm.chat_formats.handler()

@@ -11,7 +11,7 @@ from ..loaded import LoadedModel
 from .envelopes import Envelope, Shape, completion_logprobs, stream_completion, whole_completion
 
 # Arguments that go on to stream as they are, and those that completions have beside.
-GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z"}
+_GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z"}
 
 
 def complete_prompt(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
@@ -24,9 +24,14 @@ def complete_prompt(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     checked_flag("echo", echo)
     ids = llm.prompts.of_completion(prompt, arguments["suffix"])
     before = "" if not echo else prompt if isinstance(prompt, str) else llm.detokenize(ids)
-    options = {name: value for name, value in arguments.items() if name in GENERATION}
+    options = generation_arguments(arguments)
     parts = completion_parts(llm, ids, completion_logprobs, options, before=before)
     return parts if arguments["stream"] else whole_completion(parts)
+
+
+def generation_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that :func:`completion_parts` takes."""
+    return {name: value for name, value in arguments.items() if name in _GENERATION}
 
 
 def completion_parts(
@@ -37,7 +42,7 @@ def completion_parts(
     Args:
         ids: the prompt.
         shape: how log-probabilities are said.
-        options: arguments named in :data:`GENERATION`.
+        options: :func:`generation_arguments`.
         before: text in front of the completion.
     """
     generation = dict(options)

@@ -48,7 +48,7 @@ class Engine:
             UnsupportedModelError: nothing can be drafted.
         """
         if self._knowledge is None:
-            raise UnsupportedModelError(f"{self.model.path.name} is decoded plainly: {self.drafting.why_none}")
+            raise self._decoded_plainly()
         return self._knowledge
 
     def check_fits(self, speculation: Speculation) -> None:
@@ -60,7 +60,7 @@ class Engine:
         """
         name, drafting = self.model.path.name, self.drafting
         if drafting.shape == "none":
-            raise UnsupportedModelError(f"{name} is decoded plainly: {drafting.why_none}")
+            raise self._decoded_plainly()
         if not drafting.masks and (not speculation.is_mixed() or speculation.sources == ("probe",)):
             raise UnsupportedModelError(f"{name} takes no masks, and this speculation has no other drafts: {drafting}")
         if drafting.shape == "chains" and not speculation.is_mixed():
@@ -77,6 +77,9 @@ class Engine:
                 f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "
                 "load the model with that speculation"
             )
+
+    def _decoded_plainly(self) -> UnsupportedModelError:
+        return UnsupportedModelError(f"{self.model.path.name} is decoded plainly: {self.drafting.why_none}")
 
     def reset(self, *, learned: bool = False) -> None:
         """Forgets the KV cache; with learned, what generations have taught the drafts as well."""

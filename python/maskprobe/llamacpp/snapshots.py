@@ -29,6 +29,8 @@ class Snapshots(NamedTuple):
 
 def choose(model: Any, options: LoadOptions) -> Snapshots:
     """As many snapshots as pay, and as the share of memory in the options has room for."""
+    if options.snapshot_memory == 0:
+        return Snapshots(0, 0)
     size = _state_bytes(model, options)
     if size == 0 or size > max(_SMALL, _LARGEST * llama_cpp.llama_model_size(model)):
         return Snapshots(0, 0)

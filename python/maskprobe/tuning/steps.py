@@ -1,6 +1,6 @@
 """`maskprobe tune`: the once-per-model work, by forward passes alone; interruptible and resumable.
 
-Knows the steps and how to show them; what is found is kept by `tuned` and `probe_choice`.
+Knows the steps and how to show them; `drafting.store` keeps what is found.
 """
 
 from __future__ import annotations
