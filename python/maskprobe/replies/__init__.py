@@ -1,0 +1,1 @@
+"""What a model's text holds: reasoning, an answer, and calls of tools."""
