@@ -10,7 +10,7 @@ import llama_cpp
 import pytest
 import tiny_models
 from gguf import GGMLQuantizationType
-from reference import PlainDecoder, quiet_llama_cpp
+from reference import GPU_LAYERS, PlainDecoder, quiet_llama_cpp
 
 from maskprobe import MaskProbeLlama, embedded_model
 
@@ -60,6 +60,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKPROBE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("MASKPROBE_MODELS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_device() -> Iterator[None]:
+    """Models that say nothing else lie where MASKPROBE_TEST_GPU_LAYERS puts them."""
+    defaults = MaskProbeLlama.__init__.__kwdefaults__
+    assert defaults is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(defaults, "n_gpu_layers", GPU_LAYERS)
         yield
 
 

@@ -125,7 +125,7 @@ const mp_pass & Session::prefill() {
     try {
         decode(block);
         if (is_last) {
-            commit_token(sample(static_cast<int32_t>(block.n_rows()) - 1));
+            commit_token(sample(context_.logits_of(static_cast<int32_t>(block.n_rows()) - 1)));
         }
         cache_.commit(block, 1);
         if (pending_.size() - block.n_rows() <= context_.n_batch()) {
@@ -234,10 +234,9 @@ std::vector<int32_t> Session::verify(const Plan & plan, const Block & block) {
     std::vector<int32_t> path{0};
     for (;;) {
         const int32_t node = path.back();
-        const int32_t row = block.row_of_node[node];
-        const int32_t token = sample(row);
+        const float * logits = context_.logits_of(block.row_of_node[node]);
+        const int32_t token = sample(logits);
         if (drafter_.learns_from_rows()) {
-            const float * logits = context_.logits_of(row);
             drafter_.learn(plan, node, token, top_listed(logits, context_.n_vocab(), AdjacencySource::width));
         }
         commit_token(token);
@@ -295,8 +294,7 @@ void Session::commit_token(int32_t token) {
 
 // --- choosing a token -------------------------------------------------------------------------------
 
-int32_t Session::sample(int32_t row) {
-    const float * logits = context_.logits_of(row);
+int32_t Session::sample(const float * logits) {
     const int32_t token = sampler_ == nullptr ? most_likely(logits, context_.n_vocab()) : draw(logits);
     if (n_top_ >= 0) {
         report_logprobs_of(token, logits);

@@ -66,7 +66,7 @@ private:
     void read_masks(int32_t node, const Plan & plan, const Block & block);
     void commit(const Block & block, size_t n_on_spine);
     void commit_token(int32_t token);
-    int32_t sample(int32_t row);
+    int32_t sample(const float * logits); // [n_vocab]
     int32_t draw(const float * logits);
     void report_logprobs_of(int32_t token, const float * logits);
     bool has_ended() const { return pass_.record.end != 0 || n_left_ <= 0; }

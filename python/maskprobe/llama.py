@@ -23,7 +23,7 @@ from .chat.handlers import Handler
 from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
 from .compat.methods import CompletionMethods
-from .drafting import store
+from .drafting.setup import setup_name
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
 from .generation.request import (
@@ -134,7 +134,8 @@ class MaskProbeLlama(CompletionMethods):
         options = LoadOptions.of_arguments(locals())
         self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
         self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
-        kernels = kernels_of_process.prepare() if cpu_kernels else None
+        with captured_log(options.verbose):  # backends tell what they have found
+            kernels = kernels_of_process.prepare() if cpu_kernels else None
         if verbose and kernels is not None:
             print(f"CPU kernels: {kernels}", file=sys.stderr)
         model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
@@ -156,7 +157,7 @@ class MaskProbeLlama(CompletionMethods):
     def _open(self, model: Model, instructions: str) -> Engine:
         """The engine of a model whose passes take our kernels for these instructions, if any."""
         options = model.options
-        setup = store.setup_key(options.n_threads, options.n_gpu_layers, options.rpc_servers, instructions)
+        setup = setup_name(options, instructions)
         with captured_log(options.verbose):
             engine = Engine(model, setup, cpu_kernels=bool(instructions))
             if engine.drafting.shape != "none":

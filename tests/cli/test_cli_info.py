@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import cpu_kernels
 from maskprobe.cli import app
 from maskprobe.drafting import costs, store
 from maskprobe.drafting.costs import Costs
@@ -54,7 +53,7 @@ def test_info_tells_what_is_in_the_cache(
     before = json.loads(run("info", str(path), "--json"))
     assert (before["tuned_costs"], before["tuned_adjacency"], before["tuned_texts"]) == (False, False, False)
     assert before["start_vector_scores"] == {}
-    setup = store.setup_key(1, 0, kernels=cpu_kernels.status().instructions)
+    setup = before["setup"]
     store.store_costs(path, setup, Costs({1: 10.0, 2: 15.0, 4: 25.0}))
     store.store_texts(path, [np.array([5, 6], np.int32)])
     after = json.loads(run("info", str(path), "--json"))

@@ -139,6 +139,37 @@ def test_measuring_keeps_to_its_time() -> None:
     assert max(measure(lambda n: 0.01, 10)) == 8
 
 
+def test_what_a_device_compiles_at_first_is_no_cost() -> None:
+    seen: set[int] = set()
+
+    def compiling(n: int) -> float:
+        first = n not in seen
+        seen.add(n)
+        return 0.01 * n + (5.0 if first else 0.0)
+
+    assert measure(compiling, 4, seconds=5.0) == pytest.approx({1: 0.01, 2: 0.02, 3: 0.03, 4: 0.04})
+    assert measure(compiling, 4, seconds=5.0).change == 0.0
+
+
+def test_what_takes_long_to_compile_is_not_begun() -> None:
+    clock = [0.0]
+    seen: set[int] = set()
+
+    def compiling(n: int) -> float:
+        ms = 1.0 * n + (0.0 if n in seen else 400.0)
+        seen.add(n)
+        clock[0] += ms / 1e3
+        return ms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maskprobe.drafting.costs.time.perf_counter", lambda: clock[0])
+        assert measure(compiling, 60, seconds=1.0) == {1: 1.0, 2: 2.0}
+        assert clock[0] < 1.0
+        assert seen == {1, 2}
+        seen.clear()
+        assert set(measure(compiling, 60, seconds=2.5)) == {1, 2, 3, 4, 8, 16}
+
+
 def test_neither_disturbances_nor_lucky_passes_count_when_measuring() -> None:
     rng = random.Random(1)
 

@@ -7,6 +7,7 @@ maskprobe.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+
+# Where the layers lie, of the package's models too; see conftest.py.
+GPU_LAYERS = int(os.environ.get("MASKPROBE_TEST_GPU_LAYERS", "0"))
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,11 @@ class PlainDecoder:
         """context: further fields of llama_context_params."""
         quiet_llama_cpp()
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        model_params = llama_cpp.llama_model_default_params()
+        model_params.n_gpu_layers = GPU_LAYERS
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
         params = llama_cpp.llama_context_default_params()
+        params.op_offload = GPU_LAYERS != 0
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, min(n_batch, 512)
         params.n_threads = params.n_threads_batch = 1
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED

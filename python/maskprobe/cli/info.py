@@ -17,6 +17,7 @@ from ..llama import MaskProbeLlama
 from ..llamacpp.installed import llama_cpp
 from ..splits import split_paths
 from .app import app
+from .gpu import gpu_in_words
 from .groups import grouped
 from .loading import Machine
 from .options import ModelArgument, tables
@@ -65,6 +66,7 @@ def model_facts(llm: MaskProbeLlama) -> dict[str, Any]:
         "embedding": model.n_embd,
         "chat_template": llm.has_chat_template(),
         "cpu_kernels": _kernels_in_words(llm),
+        "gpu": gpu_in_words(llm),
     }
 
 
@@ -125,6 +127,8 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
         "chat template": "yes" if found["chat_template"] else "no",
         "CPU kernels": found["cpu_kernels"],
     }
+    if found["gpu"] is not None:
+        rows["GPU"] = found["gpu"]
     rows["drafts"] = found["drafting"]
     if found["shape"] == "none":
         return rows

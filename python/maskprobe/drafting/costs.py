@@ -47,34 +47,40 @@ class Costs(dict[int, float]):
 def measure(time_rows: Callable[[int], float], n_rows: int, seconds: float = SECONDS) -> Costs:
     """Milliseconds by rows, for as many sizes as the time allows; always 1 and 2 rows.
 
-    Each size is timed twice after a plain pass: the first of them also costs the change. All sizes take turns while
-    there is time, and medians count: fastest passes are not what is usual, of one row least of all where memory is
-    what limits.
+    Each size is timed twice after a plain pass: the first of them also costs the change. A size's very first pass
+    counts for nothing, as devices compile what it needs. All sizes take turns while there is time, and medians count:
+    fastest passes are not what is usual, of one row least of all where memory is what limits.
 
     Args:
         time_rows: decodes so many rows and says how many ms it took.
         n_rows: most rows wanted.
-        seconds: stop before this much time has passed.
+        seconds: no pass of more than two rows begins that may end after this much time.
     """
     start = time.perf_counter()
-    time_rows(1)  # the first call allocates
+    first = time_rows(1)  # allocates
     plain = [time_rows(1), time_rows(1)]
-    changes: list[float] = []  # what the first pass of a size took more than the second
+    beginning = max(0.0, first - median(plain))  # most that a size's first pass has taken more than its next
+    changes: list[float] = []  # what the first pass after one of another size took more
     passes: dict[int, list[float]] = {}
 
     def fits(n: int) -> bool:
         left_ms = 1e3 * (seconds - (time.perf_counter() - start))
-        return 2 * (_guess(n, median(plain), passes) + median(plain)) < left_ms
+        surplus = 0.0 if n in passes else beginning
+        return surplus + 2 * (_guess(n, median(plain), passes) + median(plain)) < left_ms
 
     sizes = [n for n in _SIZES if n <= n_rows]
     for turn in range(_MOST_TURNS):
         for n in sizes:
             if fits(n) or (n == 2 and turn == 0):
                 first, second = time_rows(n), time_rows(n)
-                passes.setdefault(n, []).append(second)
                 back = time_rows(1)
                 plain.append(time_rows(1))
-                changes += [first - second, back - plain[-1]]
+                changes.append(back - plain[-1])
+                if n in passes:
+                    changes.append(first - second)
+                else:
+                    beginning = max(beginning, first - second)
+                passes.setdefault(n, []).append(second)
         # A size that did not fit in the first turn never will.
         sizes = [n for n in sizes if n in passes and fits(n)]
         if not sizes:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +10,11 @@ import numpy.typing as npt
 
 from .. import cache
 from ..core.session import ADJACENCY_WIDTH, Followers
-from ..llamacpp.installed import llama_cpp
 from .costs import Costs
 
 _ADJACENCY, _PARTIAL, _TEXTS = "adjacency", "adjacency-partial", "texts"
 
 Texts = list[npt.NDArray[np.int32]]
-
-
-def setup_key(n_threads: int, n_gpu_layers: int, rpc_servers: Sequence[str] = (), kernels: str = "") -> str:
-    """Names what a cost curve depends on besides the model; kernels: the instructions of ours, if they are used."""
-    parts = [platform.node(), f"llama-cpp-python {llama_cpp.__version__}", f"{n_threads} threads"]
-    parts += [f"{n_gpu_layers} GPU layers", *(f"RPC {server}" for server in rpc_servers)]
-    parts += [f"{kernels} kernels"] if kernels else []
-    return ", ".join(parts)
 
 
 def load_costs(model: Path, setup: str) -> Costs | None:

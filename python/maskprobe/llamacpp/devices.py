@@ -6,6 +6,7 @@ import ctypes
 from dataclasses import dataclass
 
 from .installed import function, llama_cpp
+from .logs import captured_log
 
 _GPU, _IGPU = 1, 2  # ggml_backend_dev_type
 
@@ -38,6 +39,12 @@ def ggml_version() -> str:
     return f"{version} ({commit})"
 
 
+def system_info() -> str:
+    """What llama.cpp was built for and found."""
+    with captured_log(verbose=False):
+        return str(llama_cpp.llama_print_system_info().decode(errors="replace").strip(" |"))
+
+
 def describe(device: int) -> Device:
     """What ggml says of a device."""
     name, description = (
@@ -52,6 +59,11 @@ def describe(device: int) -> Device:
 
 
 def _handles() -> list[int]:
-    llama_cpp.llama_backend_init()
+    with captured_log(verbose=False):  # backends tell what they have found
+        llama_cpp.llama_backend_init()
+        return _registered()
+
+
+def _registered() -> list[int]:
     device_at = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     return [device_at(i) for i in range(function("ggml_backend_dev_count", ctypes.c_size_t)())]

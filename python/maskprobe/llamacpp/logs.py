@@ -25,7 +25,8 @@ def _collect(level: int, text: bytes, user_data: object) -> None:
 
 @contextlib.contextmanager
 def captured_log(verbose: bool) -> Iterator[list[str]]:
-    """Collects llama.cpp's error lines, and lets its log through only when verbose."""
+    """Collects llama.cpp's error lines, and lets its log through only when verbose. May be nested."""
+    outer = dict(vars(_capture))
     llama_cpp._logger.set_verbose(verbose)
     _capture.errors, _capture.verbose = [], verbose
     # One callback that is never freed: loads in other threads may log through it until they are done.
@@ -33,8 +34,10 @@ def captured_log(verbose: bool) -> Iterator[list[str]]:
     try:
         yield _capture.errors
     finally:
-        llama_cpp.llama_log_set(llama_cpp._logger.llama_log_callback, ctypes.c_void_p(0))
-        del _capture.errors, _capture.verbose
+        vars(_capture).clear()
+        vars(_capture).update(outer)
+        if not outer:
+            llama_cpp.llama_log_set(llama_cpp._logger.llama_log_callback, ctypes.c_void_p(0))
 
 
 def reason(errors: list[str]) -> str:

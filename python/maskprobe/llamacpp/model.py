@@ -92,12 +92,13 @@ class Model:
             raise ModelError(f"{name} has no decoder, so it cannot generate text")
 
     def close(self) -> None:
-        if self.ctx:
-            llama_cpp.llama_free(self.ctx)
-            self.ctx = None
-        if self.model:
-            llama_cpp.llama_model_free(self.model)
-            self.model = None
+        with captured_log(self.options.verbose):  # contexts on devices speak of their buffers
+            if self.ctx:
+                llama_cpp.llama_free(self.ctx)
+                self.ctx = None
+            if self.model:
+                llama_cpp.llama_model_free(self.model)
+                self.model = None
         if self._rpc:
             self._rpc.close()
             self._rpc = None

@@ -95,6 +95,10 @@ class LoadOptions:
                 f"tensor_split has {len(self.tensor_split)} shares, but llama.cpp knows at most {most} devices"
             )
 
+    def uses_devices(self) -> bool:
+        """Whether layers may be computed elsewhere than by the CPU."""
+        return self.n_gpu_layers != 0
+
     def model_params(self) -> Any:
         """llama.cpp's parameters of the model."""
         params = llama_cpp.llama_model_default_params()
@@ -119,6 +123,8 @@ class LoadOptions:
         params.n_ubatch = min(self.n_ubatch, self.n_batch)
         params.n_threads, params.n_threads_batch = self.n_threads, self.n_threads_batch
         params.offload_kqv = self.offload_kqv
+        # Otherwise llama.cpp computes passes of 32 rows and more on a GPU that nobody asked for, where logits differ.
+        params.op_offload = self.uses_devices()
         params.rope_freq_base, params.rope_freq_scale = self.rope_freq_base, self.rope_freq_scale
         params.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if self.flash_attn else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
