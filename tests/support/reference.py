@@ -16,8 +16,10 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-# Where the layers lie, of the package's models too; see conftest.py.
+# Where the layers lie, of the package's models too (see conftest.py), and how far logits of one row and of several may
+# differ there beyond what they do on a CPU.
 GPU_LAYERS = int(os.environ.get("MASKPROBE_TEST_GPU_LAYERS", "0"))
+DEVICE_NOISE = float(os.environ.get("MASKPROBE_TEST_NOISE", "0"))
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,17 @@ def quiet_llama_cpp() -> None:
 
 
 class PlainDecoder:
-    def __init__(self, path: Path, *, n_ctx: int, n_batch: int = 512, **context: Any) -> None:
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_batch: int = 512, n_gpu_layers: int = GPU_LAYERS, **context: Any
+    ) -> None:
         """context: further fields of llama_context_params."""
         quiet_llama_cpp()
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
-        model_params.n_gpu_layers = GPU_LAYERS
+        model_params.n_gpu_layers = n_gpu_layers
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
         params = llama_cpp.llama_context_default_params()
-        params.op_offload = GPU_LAYERS != 0
+        params.op_offload = n_gpu_layers != 0
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, min(n_batch, 512)
         params.n_threads = params.n_threads_batch = 1
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -80,15 +84,44 @@ class PlainDecoder:
         llama_cpp.llama_sampler_free(sampler)
         return Decoded(tokens, gaps, ended)
 
+    def could_draw(
+        self, prompt: Sequence[int], tokens: Sequence[int], token: int, noise: float, **sampling: Any
+    ) -> bool:
+        """Whether the draw after these tokens, which are this decoder's own, may give a token at noisy logits."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.ctx), True)
+        sampler = _chain(self.n_vocab, **sampling)
+        for i in range(0, len(prompt), self.n_batch):
+            self._feed(prompt[i : i + self.n_batch])
+        for expected in tokens:
+            assert llama_cpp.llama_sampler_sample(sampler, self.ctx, -1) == expected
+            self._feed([expected])
+        rng = np.random.default_rng(0)
+        logits = self._logits()
+        draws = {_draw(sampler, logits + rng.normal(0, noise, len(logits))) for _ in range(100)}
+        llama_cpp.llama_sampler_free(sampler)
+        return token in draws
+
     def _feed(self, tokens: Sequence[int]) -> None:
         ids = (llama_cpp.llama_token * len(tokens))(*tokens)
         assert llama_cpp.llama_decode(self.ctx, llama_cpp.llama_batch_get_one(ids, len(tokens))) == 0
 
     def _gap(self) -> float:
-        pointer = llama_cpp.llama_get_logits_ith(self.ctx, -1)
-        logits = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,))
-        second, first = np.partition(logits, -2)[-2:]
+        second, first = np.partition(self._logits(), -2)[-2:]
         return float(first - second)
+
+    def _logits(self) -> Any:
+        pointer = llama_cpp.llama_get_logits_ith(self.ctx, -1)
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)).copy()
+
+
+def _draw(sampler: Any, logits: Any) -> int:
+    """What a copy of the sampler takes of these logits."""
+    copy = llama_cpp.llama_sampler_clone(sampler)
+    rows = [llama_cpp.llama_token_data(token, float(logit), 0.0) for token, logit in enumerate(logits)]
+    every = llama_cpp.llama_token_data_array((llama_cpp.llama_token_data * len(rows))(*rows), len(rows), -1, False)
+    llama_cpp.llama_sampler_apply(copy, ctypes.byref(every))
+    llama_cpp.llama_sampler_free(copy)
+    return int(every.data[every.selected].id)
 
 
 def _chain(n_vocab: int, **sampling: Any) -> Any:
@@ -138,4 +171,16 @@ def assert_near_tie(tokens: Sequence[int], reference: Decoded, noise: float) -> 
     at = first_difference(tokens, reference)
     if at is not None:
         print(f"first difference at token {at}, reference's top-2 gap {reference.gaps[at]:.4g}")
-        assert reference.gaps[at] < noise
+        assert reference.gaps[at] < noise + DEVICE_NOISE
+
+
+def assert_draws_near_tie(
+    tokens: Sequence[int], decoder: PlainDecoder, prompt: Sequence[int], noise: float, **sampling: Any
+) -> None:
+    """The draws are plain decoding's, or part where noise on the logits makes plain decoding draw the same."""
+    expected = decoder.decode(prompt, len(tokens), **sampling)
+    at = first_difference(tokens, expected)
+    if at is not None:
+        noise += DEVICE_NOISE
+        assert noise > 0.0
+        assert decoder.could_draw(prompt, expected.tokens[:at], tokens[at], noise, **sampling)
