@@ -1,0 +1,1 @@
+"""What a pass costs a device besides computing: bytes and calls across its border."""
