@@ -1,7 +1,7 @@
 """Counts what passes move between host and device, by a library that stands in front of ggml's own functions.
 
-For llama-cpp-python with a GPU backend, on Linux; any device will do, llama.cpp's Vulkan on a software device too. Counts
-do not depend on the machine.
+For llama-cpp-python with a GPU backend, on Linux; any device will do, a software device of Vulkan too. Counts do not
+depend on the machine.
 
 python -m bench.traffic --model smollm2
 """
