@@ -48,6 +48,7 @@ def test_the_committed_table_is_what_the_script_makes(tiny_path: Callable[[str],
         assert f"| {name} |" in page
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TREES_WITH_MASKS)
 def test_trees_with_masks_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     decoder = PlainDecoder(tiny_path(name), n_ctx=512)
@@ -67,6 +68,7 @@ def test_trees_with_masks_are_lossless(name: str, tiny_path: Callable[[str], Pat
     decoder.close()
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", TREES_WITHOUT)
 def test_trees_without_masks_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     decoder = PlainDecoder(tiny_path(name), n_ctx=512)
@@ -85,6 +87,7 @@ def test_trees_without_masks_are_lossless(name: str, tiny_path: Callable[[str], 
     decoder.close()
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     """Drafts that are wrong, partly right (the first time) and right (when the history knows the answer)."""
