@@ -142,6 +142,7 @@ FIELDS = {
             "type_k",
             "type_v",
             "offload_kqv",
+            "op_offload",
             "swa_full",
             "kv_unified",
             "flash_attn_type",
