@@ -11,7 +11,7 @@ from .installed import llama_cpp
 
 
 class Vocabulary:
-    """The vocabulary of a loaded model, usable as long as that is."""
+    """The vocabulary of a loaded model, usable as long as that is, in several threads at once."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
@@ -19,7 +19,6 @@ class Vocabulary:
         self.bos = int(llama_cpp.llama_vocab_bos(handle))  # -1 = there is none; so is eos
         self.eos = int(llama_cpp.llama_vocab_eos(handle))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(handle))
-        self._buffer = ctypes.create_string_buffer(64)
         self._pieces: dict[tuple[int, bool], bytes] = {}  # that were asked for: text is read token by token
 
     def infill(self) -> tuple[int, int, int] | None:
@@ -63,12 +62,10 @@ class Vocabulary:
             known = self._pieces[token, special] = self._read_piece(token, special)
         return known
 
-    def _read_piece(self, token: int, special: bool) -> bytes:
-        n = llama_cpp.llama_token_to_piece(self.handle, token, self._buffer, len(self._buffer), 0, special)
-        if n < 0:
-            self._buffer = ctypes.create_string_buffer(-n)
-            return self._read_piece(token, special)
-        return self._buffer.raw[:n]
+    def _read_piece(self, token: int, special: bool, size: int = 64) -> bytes:
+        buffer = ctypes.create_string_buffer(size)  # one per call: several threads may read
+        n = llama_cpp.llama_token_to_piece(self.handle, token, buffer, size, 0, special)
+        return buffer.raw[:n] if n >= 0 else self._read_piece(token, special, -n)
 
     def special_text(self, token: int) -> str:
         """The text of a special token, empty for -1."""

@@ -4,7 +4,8 @@
 >>> app = create_app(llm, Settings(names=("my-model",)))  # doctest: +SKIP
 """
 
+from .answering import Patience
 from .app import LOCAL_HOSTS, Settings, create_app
 from .run import bind, host_of, is_local, serve, url_of
 
-__all__ = ["LOCAL_HOSTS", "Settings", "bind", "create_app", "host_of", "is_local", "serve", "url_of"]
+__all__ = ["LOCAL_HOSTS", "Patience", "Settings", "bind", "create_app", "host_of", "is_local", "serve", "url_of"]

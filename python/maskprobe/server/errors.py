@@ -1,9 +1,9 @@
-"""Errors in the shape that OpenAI's clients read. Knows statuses and the package's exceptions."""
+"""Errors in the shape that clients read, OpenAI's or Anthropic's. Knows statuses and the package's exceptions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from ..errors import ClosedError, ContextError, DecodeError, MaskProbeError
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_ANTHROPIC = "/v1/messages"  # and what is below it
+_ANTHROPIC_TYPES = _TYPES | {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
 
 
 class ApiError(HTTPException):
@@ -38,18 +40,30 @@ class ApiError(HTTPException):
         self.param = param
         self.code = code
 
-    def body(self) -> dict[str, Any]:
-        """The JSON of the error."""
-        kind = _TYPES.get(self.status_code, "server_error" if self.status_code >= 500 else "invalid_request_error")
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The JSON of the error, as clients of the path read it."""
+        if path.startswith(_ANTHROPIC):
+            return {
+                "type": "error",
+                "error": {"type": self._kind(_ANTHROPIC_TYPES, "api_error"), "message": self.detail},
+            }
+        kind = self._kind(_TYPES, "server_error")
         return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """The error as an HTTP response."""
-        return JSONResponse(self.body(), self.status_code, self.headers)
+    def response(self, path: str = "") -> JSONResponse:
+        """The error as an HTTP response to a request of the path."""
+        return JSONResponse(self.body(path), self.status_code, self.headers)
+
+    def _kind(self, types: Mapping[int, str], failure: str) -> str:
+        return types.get(self.status_code, failure if self.status_code >= 500 else "invalid_request_error")
 
 
-def of_exception(error: Exception, fields: Iterable[str]) -> ApiError:
-    """What a client is told of an exception that the model raised, given the request's fields."""
+def of_exception(error: Exception, fields: Mapping[str, str]) -> ApiError:
+    """What a client is told of an exception that the model raised.
+
+    Args:
+        fields: the request's, by the names of the arguments that they became.
+    """
     if isinstance(error, ApiError):
         return error
     message = " ".join(str(error).split()) or type(error).__name__
@@ -62,9 +76,9 @@ def of_exception(error: Exception, fields: Iterable[str]) -> ApiError:
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first of the errors that pydantic found in a request."""
+    """The first of the errors that pydantic found in the body of a request."""
     error = errors[0]
-    location = error["loc"][1:]
+    location = error["loc"][1:]  # behind "body"
     if error["type"] in ("json_invalid", "missing") and not any(isinstance(part, str) for part in location):
         return ApiError(400, "the body is not a JSON object", code="invalid_json")
     param = _path(location)
@@ -74,9 +88,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(400, f"{param}: {message}{given}" if param else f"{message}{given}", param=param)
 
 
-def _named(*words: str, among: Iterable[str]) -> str | None:
-    fields = set(among)
-    return next((word for word in words if word in fields), None)
+def _named(*words: str, among: Mapping[str, str]) -> str | None:
+    return next((among[word] for word in words if word in among), None)
 
 
 def _path(location: Sequence[str | int]) -> str | None:

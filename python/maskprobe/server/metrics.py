@@ -57,11 +57,10 @@ class Metrics(Collector):
             self._sums["decodes"] += 1
 
     def add(self, timings: Mapping[str, float] | None) -> None:
-        """Adds the timings of a finished request; None, of a part that is not the last, adds nothing."""
+        """Adds the timings of a generation; None, of a part that is not its last, adds nothing."""
         if timings is None:
             return
         with self._lock:
-            self._requests["finished"] += 1
             self._sums.update({key: timings.get(key, 0) for _, key, _, _ in _COUNTERS})
             length = timings["cache_n"] + timings["prompt_n"] + timings["predicted_n"]
             self._longest = max(self._longest, int(length))

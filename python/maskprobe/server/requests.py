@@ -36,12 +36,6 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise ValueError(f"must be 1, one answer per request; got {value}")
-    return value
-
-
 def _not_zero(value: int) -> int:
     if value == 0:
         raise ValueError("must be at least 1, or -1 for no limit; got 0")
@@ -59,15 +53,19 @@ def _joined(content: object) -> object:
     return "\n".join(part["text"] for part in content)
 
 
-def _one_prompt(prompt: object) -> object:
-    """The one text in a list is the prompt."""
-    if isinstance(prompt, list) and all(isinstance(text, str) for text in prompt):
-        if len(prompt) != 1:
-            raise ValueError(f"must be one text or one list of token ids; got {len(prompt)} texts")
-        return prompt[0]
-    if not isinstance(prompt, str) and not (isinstance(prompt, list) and all(type(token) is int for token in prompt)):
-        raise ValueError(f"must be a text, a list with one text, or token ids; got {prompt!r:.80}")
-    return prompt
+def _prompts(prompt: object) -> object:
+    """One prompt or several, each a text or token ids, as a list of prompts."""
+    listed = prompt if isinstance(prompt, list) and not _is_tokens(prompt) else [prompt]
+    for one in listed:
+        if not isinstance(one, str) and not _is_tokens(one):
+            raise ValueError(f"must be a text, token ids, or a list of such prompts; got {one!r:.80}")
+    if not listed:
+        raise ValueError("is empty; give at least one prompt")
+    return listed
+
+
+def _is_tokens(prompt: object) -> bool:
+    return isinstance(prompt, list) and len(prompt) > 0 and all(type(token) is int for token in prompt)
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -84,11 +82,11 @@ def _check_characters(data: Any) -> None:
 
 
 Limit = Annotated[int, Field(ge=-1, le=_INT), AfterValidator(_not_zero)]
-One = Annotated[int, AfterValidator(_only_one)]
+Count = Annotated[int, Field(ge=1, le=128)]
 Stops = Annotated[list[str], BeforeValidator(_listed), Field(max_length=64)]
 Seed = Annotated[Annotated[int, Field(ge=0, le=2**32 - 1)] | None, BeforeValidator(_random_if_negative)]
 Content = Annotated[str | None, BeforeValidator(_joined)]
-Prompt = Annotated[str | list[int], BeforeValidator(_one_prompt)]
+Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), Field(max_length=2048)]
 Schema = dict[str, Any] | bool
 
 
@@ -104,13 +102,17 @@ class StreamOptions(Strict):
     include_usage: bool | None = None
 
 
+# What no method of the model takes, or each choice for itself.
+_SERVER_ONLY = {"model", "stream", "stream_options", "n", "seed", "prompt", "best_of", "max_completion_tokens"}
+
+
 class Request(Strict):
     """What chats and completions have in common."""
 
     model: str = ""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: One | None = None
+    n: Count = 1
     max_tokens: Limit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -143,19 +145,25 @@ class Request(Strict):
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the model's method; what was not given keeps its default."""
-        server_only = {"model", "stream_options", "n", "best_of", "max_completion_tokens"}
-        given = self.model_dump(by_alias=True, exclude=server_only)
+        given = self.model_dump(by_alias=True, exclude=_SERVER_ONLY)
         return {name: value for name, value in given.items() if value is not None}
 
 
 class CompletionRequest(Request):
     """A body of /v1/completions."""
 
-    prompt: Prompt
+    prompt: Prompts
     suffix: str | None = None
     echo: bool | None = None
-    best_of: One | None = None
+    best_of: Count | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+    @field_validator("best_of")
+    @classmethod
+    def _all_are_kept(cls, best_of: int | None, info: ValidationInfo) -> int | None:
+        if best_of is not None and best_of != info.data.get("n", 1):
+            raise ValueError(f"must be n, as no choice is left out; got {best_of}")
+        return best_of
 
 
 class Message(Strict):

@@ -15,6 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
 
+# Methods whose bodies nobody reads. Foreign pages need permission for DELETE whatever its body is.
+_BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
+
 
 class SecureHeaders:
     """Adds headers that keep browsers from misusing responses; routes may set their own."""
@@ -51,12 +54,14 @@ class AllowedHosts:
             host = hostname(Headers(scope=scope).get("host", ""))
             if host not in self._hosts:
                 message = f"the host {host!r} is not allowed here; start the server with --allowed-host {host}"
-                return await ApiError(400, message, code="host_not_allowed").response()(scope, receive, send)
+                return await ApiError(400, message, code="host_not_allowed").response(scope["path"])(
+                    scope, receive, send
+                )
         await self._app(scope, receive, send)
 
 
 class ApiKey:
-    """Asks for a bearer token, except for the open paths."""
+    """Asks for the key, as a bearer token or as Anthropic's clients send it, except for the open paths."""
 
     def __init__(self, app: ASGIApp, key: str, open_paths: Collection[str]) -> None:
         self._app = app
@@ -67,17 +72,23 @@ class ApiKey:
         if scope["type"] == "http" and scope["path"] not in self._open and not self._is_right(scope["headers"]):
             error = ApiError(
                 401,
-                "this server asks for its API key: Authorization: Bearer KEY",
+                "this server asks for its API key: Authorization: Bearer KEY, or x-api-key: KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-            return await error.response()(scope, receive, send)
+            return await error.response(scope["path"])(scope, receive, send)
         await self._app(scope, receive, send)
 
     def _is_right(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        given = next((value for name, value in headers if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._key)
+        for name, value in headers:
+            scheme, _, token = value.partition(b" ")
+            if name == b"x-api-key":
+                token = value
+            elif name != b"authorization" or scheme.lower() != b"bearer":
+                continue
+            if hmac.compare_digest(token.strip(), self._key):
+                return True
+        return False
 
 
 class JsonBodies:
@@ -88,7 +99,7 @@ class JsonBodies:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http" or scope["method"] in _BODILESS:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -98,7 +109,7 @@ class JsonBodies:
             error = self._too_large()
         else:
             return await self._app(scope, self._counted(receive), send)
-        await error.response()(scope, receive, send)
+        await error.response(scope["path"])(scope, receive, send)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._limit} bytes; see --max-body", code="body_too_large")

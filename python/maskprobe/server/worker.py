@@ -1,4 +1,4 @@
-"""The one thread that uses the model, and the queue in front of it.
+"""The thread that uses the model and the queue in front of it, and a second one for what only reads the model.
 
 Knows jobs, their order and their end; leaves HTTP and dictionaries to others.
 """
@@ -17,6 +17,8 @@ from .errors import ApiError
 from .metrics import Metrics
 
 Part = dict[str, Any]
+BeforePass = Callable[[], None]
+Begin = Callable[[BeforePass], Iterable[Part]]
 
 
 class Dropped(Exception):  # noqa: N818 - no error: nobody waits for the answer any more
@@ -30,30 +32,46 @@ class Job:
     not hold the model.
 
     Args:
-        run: makes the answer, in the model's thread, and calls what it is given before every pass.
+        begin: checks the request and gives what makes the answer's parts; given what is called before every pass.
+            It must leave the model's context alone, which only the parts may use.
     """
 
-    def __init__(self, run: Callable[[Callable[[], None]], Iterable[Part]]) -> None:
-        self.run = run
+    def __init__(self, begin: Begin) -> None:
         self.stop: Exception | None = None  # why the job must end
+        self.checked = False  # or being checked
+        self._begin = begin
+        self._begun: Iterable[Part] | Exception | None = None
+        self._beginning = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._parts: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
 
+    def begin(self, before_pass: BeforePass) -> Iterable[Part]:
+        """The parts of the answer. Whoever comes first begins; what that raised is raised to all."""
+        with self._beginning:
+            if self._begun is None:
+                try:
+                    self._begun = self._begin(before_pass)
+                except Exception as error:
+                    self._begun = error
+        if isinstance(self._begun, Exception):
+            raise self._begun
+        return self._begun
+
     def put(self, part: Part | Exception | None) -> None:
-        """Sends a part, an error or, with None, the end, from the model's thread."""
+        """Sends a part, an error or, with None, the end, from any thread."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._parts.put_nowait, part)
 
-    async def next(self) -> Part | None:
-        """The next part; None at the end. Raises what the model raised."""
-        part = await self._parts.get()
+    async def next(self, seconds: float | None = None) -> Part | None:
+        """The next part; None at the end. Raises what the model raised, or asyncio.TimeoutError."""
+        part = await asyncio.wait_for(self._parts.get(), seconds)
         if isinstance(part, Exception):
             raise part
         return part
 
 
 class Worker:
-    """Runs jobs one after the other.
+    """Runs jobs one after the other, and checks those that wait meanwhile.
 
     Args:
         limit: most jobs that may wait.
@@ -64,36 +82,54 @@ class Worker:
         self._limit = limit
         self._metrics = metrics
         self._waiting: deque[Job] = deque()
+        self._reading: deque[Job] = deque()
         self._running: Job | None = None
+        self._n_begun = 0
         self._stopping = False
         self._changed = threading.Condition()
         # A process must be able to end whatever the model does.
-        self._thread = threading.Thread(target=self._work, name="maskprobe-model", daemon=True)
-        metrics.watch(lambda: (int(self._running is not None), len(self._waiting)))
+        self._threads = [
+            threading.Thread(target=self._work, name="maskprobe-model", daemon=True),
+            threading.Thread(target=self._read, name="maskprobe-reader", daemon=True),
+        ]
+        metrics.watch(lambda: (int(self.busy), len(self._waiting)))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._running is not None
+
+    @property
+    def n_begun(self) -> int:
+        """Jobs that were begun so far."""
+        return self._n_begun
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queues a job.
+        """Queues a job for the model.
 
         Raises:
             ApiError: the queue is full, or the server is stopping.
         """
         with self._changed:
-            if self._stopping:
-                raise _stopping()
-            if len(self._waiting) + (self._running is not None) > self._limit:
-                self._metrics.count("refused")
-                raise ApiError(
-                    429,
-                    f"the model is busy and {len(self._waiting)} requests wait; try again later",
-                    code="queue_full",
-                    headers={"Retry-After": "1"},
-                )
-            self._waiting.append(job)
-            self._changed.notify()
+            self._enqueue(job, self._waiting, self.busy)
+
+    async def read(self, call: Callable[[], Part]) -> Part:
+        """What a call returns that reads the model (its vocabulary, its template) and does not use its context.
+
+        Raises:
+            ApiError: too many wait, or the server is stopping.
+        """
+        job = Job(lambda _: [call()])
+        with self._changed:
+            self._enqueue(job, self._reading, False)
+        part = await job.next()
+        assert part is not None, "a call returns something"
+        return part
 
     def drop(self, job: Job) -> None:
         """Ends a job that nobody waits for: at once if it is queued, before its next pass if it runs."""
@@ -108,29 +144,48 @@ class Worker:
         self._metrics.count("dropped")
 
     def stop(self) -> None:
-        """Ends all jobs, the running one before its next pass, and the thread with them."""
+        """Ends all jobs, the running one before its next pass, and the threads with them."""
         with self._changed:
             self._stopping = True
-            for job in self._waiting:
-                job.put(_stopping())
-            self._waiting.clear()
+            for jobs in (self._waiting, self._reading):
+                for job in jobs:
+                    job.put(_stopping())
+                jobs.clear()
             if self._running is not None:
                 self._running.stop = self._running.stop or _stopping()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, seconds: float) -> bool:
-        """Waits for the thread's end, so long at most. Returns whether it has ended."""
-        if self._thread.is_alive():
-            self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """Waits for the threads' end, so long at most. Returns whether they have ended."""
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _enqueue(self, job: Job, jobs: deque[Job], busy: bool) -> None:
+        if self._stopping:
+            raise _stopping()
+        if len(jobs) + busy > self._limit:
+            self._metrics.count("refused")
+            raise ApiError(
+                429,
+                f"the model is busy and {len(jobs)} requests wait; try again later",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        jobs.append(job)
+        self._changed.notify_all()
+
+    # --- the model's thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             end: Exception | None = None
             try:
-                for part in job.run(partial(self._before_pass, job)):
+                for part in job.begin(partial(self._before_pass, job)):
                     self._metrics.add(part.get("timings"))
                     job.put(part)
+                self._metrics.count("finished")
             except Exception as error:
                 end = error
                 if error is not job.stop:
@@ -148,7 +203,54 @@ class Worker:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             self._running = self._waiting.popleft() if self._waiting else None
+            self._n_begun += self.busy
             return self._running
+
+    # --- the reader's thread --------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while (act := self._next_to_read()) is not None:
+            act()
+
+    def _next_to_read(self) -> Callable[[], None] | None:
+        """What is to be done: first what only reads, then a check of the first job that waits without one."""
+
+        def unchecked() -> Job | None:
+            return next((job for job in self._waiting if not job.checked), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._reading or unchecked() or self._stopping)
+            if self._stopping:
+                return None
+            if self._reading:
+                return partial(self._answer, self._reading.popleft())
+            job = unchecked()
+            assert job is not None, "waited for"
+            job.checked = True
+            return partial(self._check, job)
+
+    def _answer(self, job: Job) -> None:
+        try:
+            for part in job.begin(_nothing):
+                job.put(part)
+        except Exception as error:
+            job.put(error)
+
+    def _check(self, job: Job) -> None:
+        """What is wrong with a request is said before its turn."""
+        try:
+            job.begin(partial(self._before_pass, job))
+        except Exception as error:
+            with self._changed:
+                if job not in self._waiting:
+                    return  # its turn has come, or its client is gone
+                self._waiting.remove(job)
+            self._metrics.count("failed")
+            job.put(error)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _stopping() -> ApiError:
