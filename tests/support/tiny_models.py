@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import gguf
 import numpy as np
@@ -37,6 +39,7 @@ __all__ = [
     "N_VOCAB",
     "describe",
     "make",
+    "make_coder",
     "make_control_vector",
     "make_lora",
     "split_gguf",
@@ -75,10 +78,18 @@ def make(name: str, path: Path, *, seed: int = 0, loudness: float = 1.0, chat_te
     return write(_MODELS[name], path, seed=seed, loudness=loudness, chat_template=chat_template)
 
 
-def write(model: Model, path: Path, *, seed: int = 0, loudness: float = 1.0, chat_template: str | None = None) -> Path:
+def write(
+    model: Model,
+    path: Path,
+    *,
+    seed: int = 0,
+    loudness: float = 1.0,
+    chat_template: str | None = None,
+    keys: Mapping[str, int] = MappingProxyType({}),
+) -> Path:
     """Writes a model to `path` and returns `path`; see :func:`make`."""
     writer = gguf.GGUFWriter(path, model.arch)
-    keys = {
+    sizes = {
         "context_length": N_CTX,
         "embedding_length": N_EMBD,
         "block_count": N_LAYER,
@@ -88,9 +99,11 @@ def write(model: Model, path: Path, *, seed: int = 0, loudness: float = 1.0, cha
         "attention.layer_norm_rms_epsilon": 1e-6,
         **model.keys,
     }
-    for key, value in keys.items():
+    for key, value in sizes.items():
         _add_key(writer, f"{model.arch}.{key}", value)
     add_tokenizer(writer)
+    for key, value in keys.items():
+        _add_key(writer, key, value)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     rng = np.random.default_rng(seed)
@@ -100,6 +113,12 @@ def write(model: Model, path: Path, *, seed: int = 0, loudness: float = 1.0, cha
         writer.add_tensor(tensor, _weights(rng, tensor, shape) * np.float32(scale))
     _write(writer)
     return path
+
+
+def make_coder(path: Path) -> Path:
+    """Writes a model to fill in the middle with, whose tokens for it are the bytes 1 to 5, and returns `path`."""
+    keys = {f"tokenizer.ggml.fim_{name}_token_id": i + 1 for i, name in enumerate(("pre", "suf", "mid", "rep", "sep"))}
+    return write(_MODELS["llama"], path, keys=keys)
 
 
 def split_gguf(path: Path, out_dir: Path, n: int) -> Path:

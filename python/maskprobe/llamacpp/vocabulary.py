@@ -27,6 +27,12 @@ class Vocabulary:
         before, behind, middle = (int(getattr(llama_cpp, name)(self.handle)) for name in names)
         return (before, behind, middle) if min(before, behind, middle) >= 0 else None
 
+    def infill_files(self) -> tuple[int, int]:
+        """The tokens before the names of a project and of a file, in prompts that :meth:`infill` is for; -1 = none."""
+        names = ("llama_vocab_fim_rep", "llama_vocab_fim_sep")
+        project, file = (int(getattr(llama_cpp, name)(self.handle)) for name in names)
+        return project, file
+
     def ends(self) -> list[int]:
         """The tokens that end a generation."""
         return [token for token in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.handle, token)]

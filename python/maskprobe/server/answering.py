@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from ..llama import MaskProbeLlama
 from . import errors
+from .choices import Choices
 from .errors import ApiError
-from .worker import Begin, Dropped, Job, Part, Worker
+from .worker import Dropped, Job, Part, Worker
 
 _COMMENT = b": waiting\n\n"
 
@@ -87,16 +88,14 @@ class Asked:
     """A request that is ready to run.
 
     Args:
-        begin: checks it and gives what makes its parts, as :class:`~.worker.Job` wants it.
+        choices: what the model is asked for.
         form: how the answer is said.
-        stream: whether it comes in parts.
         fields: the request's, by the names of the model's arguments.
         headers: that the response carries.
     """
 
-    begin: Begin
+    choices: Choices
     form: Form
-    stream: bool
     fields: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,13 +114,13 @@ class Answer(Response):
         self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job = Job(self._asked.begin)
+        job = Job(self._asked.choices.begin)
         events = _Events(send, self._asked.headers)
         watch: asyncio.Task[None] | None = None
         try:
             self._worker.submit(job)
             watch = asyncio.create_task(self._drop_when_gone(receive, job))
-            if self._asked.stream:
+            if self._asked.choices.stream:
                 await self._send_stream(job, events)
             else:
                 await self._whole(await _all(job)).__call__(scope, receive, send)

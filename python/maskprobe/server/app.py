@@ -23,9 +23,12 @@ from ..llama import MaskProbeLlama
 from . import errors
 from .answering import PATIENCE, Patience, Service
 from .errors import ApiError
+from .llama_server.routes import llama_server_routes
+from .messages.routes import messages_routes
 from .metrics import Metrics
 from .openai_routes import openai_routes
 from .page import chat_page
+from .responses.routes import responses_routes
 from .security import AllowedHosts, ApiKey, JsonBodies, SecureHeaders
 from .worker import Worker
 
@@ -86,7 +89,8 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     }
 
     service = Service(llm, settings.names, worker, settings.patience)
-    app.include_router(openai_routes(service))
+    for routes in (openai_routes, responses_routes, messages_routes, llama_server_routes):
+        app.include_router(routes(service))
     _add_pages(app, service, card, metrics)
     return app
 

@@ -31,5 +31,4 @@ def openai_routes(service: Service) -> APIRouter:
 
 def _answer(service: Service, request: Request, choices: Choices) -> Answer:
     fields = {name: name for name in type(request).model_fields}
-    form = Chunks(request.wants_usage)
-    return Answer(service, Asked(begin=choices.begin, form=form, stream=choices.stream, fields=fields))
+    return Answer(service, Asked(choices=choices, form=Chunks(request.wants_usage), fields=fields))

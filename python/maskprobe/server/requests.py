@@ -72,13 +72,21 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _check_characters(data: Any) -> None:
-    """JSON can write half a character, which no text holds and no answer could repeat."""
+    """JSON can write half a character, which no text holds, and Python reads numbers that no answer could repeat."""
     try:
-        json.dumps(data, ensure_ascii=False).encode()
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the body holds half a character, {error.object[error.start]!a}") from error
+    except ValueError as error:
+        raise ValueError("the body holds a number that is none, or has no end") from error
     except RecursionError as error:
         raise ValueError("the body is nested too deeply") from error
+
+
+def without_nulls(data: Any) -> Any:
+    """A body without fields that are null, which are not given."""
+    _check_characters(data)
+    return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 Limit = Annotated[int, Field(ge=-1, le=_INT), AfterValidator(_not_zero)]
@@ -135,8 +143,7 @@ class Request(Strict):
     @model_validator(mode="before")
     @classmethod
     def _null_is_not_given(cls, data: Any) -> Any:
-        _check_characters(data)
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+        return without_nulls(data)
 
     @property
     def wants_usage(self) -> bool:

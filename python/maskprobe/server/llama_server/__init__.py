@@ -1,0 +1,1 @@
+"""Endpoints that llama-server has beside OpenAI's."""

@@ -1,0 +1,201 @@
+"""llama-server's own endpoints: tokens, templates, what the server is, and filling in the middle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tiny_models
+from server_fixtures import HELLO, NAME, Gate, fetch, note_prompts, serving
+from test_server_waiting import busy
+
+from maskprobe import MaskProbeLlama, Speculation
+from maskprobe.chat.infill import File, infill_prompt
+
+TEXT = "Grüße <|im_end|> 𒀀"
+
+
+# --- tokens and templates -------------------------------------------------------------------------------
+
+
+def test_tokens(url: str, served: MaskProbeLlama) -> None:
+    def tokens(**body: Any) -> Any:
+        return fetch(url, "/tokenize", body).json()["tokens"]
+
+    assert tokens(content=TEXT) == served.tokenize(TEXT, add_bos=False)
+    assert tokens(content=TEXT, parse_special=False) == served.tokenize(TEXT, add_bos=False, special=False)
+    assert tokens(content=TEXT, add_special=True) == served.tokenize(TEXT)
+    assert tokens(content=["a", 5, "b"]) == [*served.tokenize("a"), 5, *served.tokenize("b")]
+    assert tokens(content="") == []
+
+
+def test_pieces(url: str) -> None:
+    pieces = fetch(url, "/tokenize", {"content": TEXT, "with_pieces": True}).json()["tokens"]
+    assert {"id": 2, "piece": "<|im_end|>"} in pieces
+    data = b"".join(bytes(p["piece"]) if isinstance(p["piece"], list) else p["piece"].encode() for p in pieces)
+    assert data.decode() == TEXT
+    assert any(isinstance(piece["piece"], list) for piece in pieces), "a character of several tokens"
+
+
+def test_tokens_become_text_again(url: str) -> None:
+    tokens = fetch(url, "/tokenize", {"content": TEXT}).json()["tokens"]
+    assert fetch(url, "/detokenize", {"tokens": tokens}).json() == {"content": TEXT}
+    assert fetch(url, "/detokenize", {"tokens": []}).json() == {"content": ""}
+
+
+def test_template(url: str, served: MaskProbeLlama) -> None:
+    prompt = fetch(url, "/apply-template", {"messages": HELLO}).json()["prompt"]
+    assert served.tokenize(prompt) == served.apply_chat_template(HELLO)
+    assert HELLO[0]["content"] in prompt
+
+
+def test_they_need_no_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with busy(url, monkeypatch):
+        assert fetch(url, "/tokenize", {"content": "a"}).status == 200
+        assert fetch(url, "/apply-template", {"messages": HELLO}).status == 200
+        counted = fetch(url, "/v1/messages/count_tokens", {"messages": HELLO})
+        assert counted.json()["input_tokens"] > 5
+        assert fetch(url, "/props").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "body"),
+    [
+        ("/tokenize", "content", {}),
+        ("/tokenize", "content", {"content": 5}),
+        ("/tokenize", None, {"content": ["a", 999999]}),
+        ("/tokenize", "with_pieces", {"content": "a", "with_pieces": 1}),
+        ("/detokenize", "tokens", {}),
+        ("/detokenize", "tokens[1]", {"tokens": [1, "a"]}),
+        ("/detokenize", "tokens", {"tokens": [999999]}),
+        ("/detokenize", "tokens[0]", {"tokens": [-1]}),
+        ("/apply-template", "messages", {}),
+        ("/infill", "input_suffix", {"input_prefix": "a"}),
+    ],
+    ids=str,
+)
+def test_bad_fields(url: str, path: str, param: str | None, body: dict[str, Any]) -> None:
+    reply = fetch(url, path, body)
+    assert (reply.status, reply.error()["param"]) == (400, param)
+
+
+# --- what the server is ---------------------------------------------------------------------------------
+
+
+def test_props(url: str, served: MaskProbeLlama) -> None:
+    props = fetch(url, "/props").json()
+    assert props["default_generation_settings"]["n_ctx"] == served.n_ctx()
+    assert props["total_slots"] == 1
+    assert props["chat_template"] == served.metadata["tokenizer.chat_template"]
+    assert props["model_path"] == served.model_path.name
+    assert props["eos_token"] == "<|im_end|>"
+
+
+def test_slots(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (slot,) = fetch(url, "/slots").json()
+    assert (slot["id"], slot["n_ctx"], slot["is_processing"], slot["speculative"]) == (0, 1024, False, True)
+    assert fetch(url, "/slots?fail_on_no_slot=1").status == 200
+    with busy(url, monkeypatch):
+        (working,) = fetch(url, "/slots").json()
+        assert working["is_processing"] is True
+        assert working["id_task"] == slot["id_task"] + 1
+        assert fetch(url, "/slots?fail_on_no_slot=1").status == 503
+
+
+# --- filling in the middle ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MaskProbeLlama]:
+    path = tiny_models.make_coder(tmp_path_factory.mktemp("coder") / "coder.gguf")
+    with MaskProbeLlama(path, n_ctx=128, n_threads=1, seed=1, speculation=Speculation(budget=4)) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def coder_url(coder: MaskProbeLlama) -> Iterator[str]:
+    with serving(coder) as url:
+        yield url
+
+
+INFILL = {"input_prefix": "the tree", "input_suffix": "of the sea", "n_predict": 4, "temperature": 0}
+
+
+NAMES = dict(enumerate(("<PRE>", "<SUF>", "<MID>", "<PROJECT>", "<FILE>"), 1))
+
+
+def spelled(llm: MaskProbeLlama, ids: list[int]) -> str:
+    return "".join(NAMES.get(token) or llm.piece(token, special=True).decode() for token in ids)
+
+
+def test_infill_prompt(coder: MaskProbeLlama) -> None:
+    vocab = coder.prompts.model.vocab
+    files = [File("a.py", "one"), File("b.py", "two")]
+    ids = infill_prompt(vocab, "the tree", "of the sea", begun=" is", files=files, room=100)
+    assert spelled(coder, ids) == (
+        "<s><PROJECT>myproject\n<FILE>a.py\none<FILE>b.py\ntwo<FILE>filename\n<PRE>the tree is<SUF>of the sea<MID>"
+    )
+    assert spelled(coder, infill_prompt(vocab, "a", "b", room=100)) == "<s><PRE>a<SUF>b<MID>"
+
+
+def test_infill_prompts_are_cut_far_from_the_gap(coder: MaskProbeLlama) -> None:
+    vocab = coder.prompts.model.vocab
+    files = [File("a.py", "one" * 20), File("b.py", "two")]
+    full = len(infill_prompt(vocab, "p" * 40, "s" * 40, files=files[1:], room=1000))
+    ids = infill_prompt(vocab, "p" * 40, "s" * 40, files=files, room=full)
+    assert len(ids) == full
+    assert "a.py" not in spelled(coder, ids)
+    assert "b.py" in spelled(coder, ids)
+    ids = infill_prompt(vocab, "x" + "p" * 200, "q" * 200 + "x", begun="line", files=files, room=88)
+    text = spelled(coder, ids)
+    assert len(ids) == 88
+    assert text.startswith("<s><PRE>pp")
+    assert "pline<SUF>q" in text
+    assert text.endswith("qq<MID>")
+    n_line = len(coder.tokenize("line", add_bos=False))
+    assert (text.count("p"), text.count("q")) == (84 - n_line - (84 - n_line) // 4, (84 - n_line) // 4)
+
+
+def test_infill(coder_url: str, coder: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = note_prompts(monkeypatch)
+    answer = fetch(coder_url, "/infill", INFILL).json()
+    ids = infill_prompt(coder.prompts.model.vocab, "the tree", "of the sea", room=100)
+    own = coder.create_completion(ids, max_tokens=4, temperature=0.0)
+    assert answer["content"] == own["choices"][0]["text"]
+    assert lengths == [len(ids), len(ids)]
+    assert (answer["stop"], answer["tokens_evaluated"], answer["model"]) == (True, len(ids), NAME)
+    assert answer["timings"]["predicted_n"] == answer["tokens_predicted"]
+
+
+def test_streamed_infill(coder_url: str) -> None:
+    reply = fetch(coder_url, "/infill", INFILL | {"stream": True})
+    events = [json.loads(event[6:]) for event in reply.body.decode().strip().split("\n\n")]
+    assert "".join(event["content"] for event in events) == fetch(coder_url, "/infill", INFILL).json()["content"]
+    assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
+
+
+def test_response_fields_and_those_that_editors_send(coder_url: str) -> None:
+    more = {"samplers": ["top_k"], "n_indent": 2, "t_max_predict_ms": 500, "t_max_prompt_ms": 500, "top_k": 40}
+    fields = {"response_fields": ["content", "timings/prompt_n", "no/such"]}
+    assert fetch(coder_url, "/infill", INFILL | more | fields).json().keys() == {"content", "timings/prompt_n"}
+
+
+def test_infill_needs_tokens_for_it(url: str, coder_url: str) -> None:
+    reply = fetch(url, "/infill", INFILL)
+    assert (reply.status, reply.error()["code"]) == (501, "not_supported")
+    for param, body in (
+        ("input_extra[0].text", {"input_extra": [{}]}),
+        ("n_predict", {"n_predict": 0}),
+        ("temperature", {"temperature": 9}),
+        ("nothing", {"nothing": 1}),
+    ):
+        bad = fetch(coder_url, "/infill", INFILL | body)
+        assert (bad.status, bad.error()["param"]) == (400, param)
+
+
+def test_reads_are_answered_in_any_thread(coder_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    gate.open()
+    assert fetch(coder_url, "/tokenize", {"content": "the sea"}).json()["tokens"]
