@@ -264,6 +264,7 @@ def test_tools_and_sampling_reach_the_model(
         ("temperature", {"temperature": 1.5}),
         ("tools[0].name", {"tools": [{"input_schema": {}}]}),
         ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": "some"}}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": {}}}),
         ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "nobody"}}),
         ("stop_sequences", {"stop_sequences": [1]}),
         ("output_config.format", {"output_config": {"format": {"type": "yaml"}}}),

@@ -24,6 +24,9 @@ with atheris.instrument_imports(include=["maskprobe"]):
     from fuzz_targets import TARGETS
 
     from maskprobe.server import requests
+    from maskprobe.server.llama_server.body import InfillRequest, TokenizeRequest
+    from maskprobe.server.messages.body import MessagesRequest
+    from maskprobe.server.responses.body import ResponsesRequest
 
 JSON = ("messages", "prompts", "requests", "results")
 VALUES = [
@@ -33,6 +36,8 @@ VALUES = [
 KEYS = sorted(
     {
         *requests.ChatRequest.model_fields, *requests.CompletionRequest.model_fields, *requests.Message.model_fields,
+        *ResponsesRequest.model_fields, *MessagesRequest.model_fields, *InfillRequest.model_fields,
+        *TokenizeRequest.model_fields, "call_id", "output", "arguments", "input_schema", "tool_use_id", "thinking",
         "type", "function", "name", "parameters", "schema", "json_schema", "$ref", "properties", "items", "minItems",
         "maxLength", "pattern", "anyOf", "required", "enum", "tool_calls", "text", "include_usage",
     }

@@ -255,33 +255,39 @@ def messages(folder: Path) -> Iterator[Target]:
 # --- the server ---------------------------------------------------------------------------------------
 
 
+# Of which a body may name one in a line before it.
+PATHS = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/tokenize",
+    "/detokenize",
+    "/apply-template",
+    "/infill",
+)
+
+
 def requests(folder: Path) -> Iterator[Target]:
     """The body of a request: an answer, or an error of the client's that says what is wrong."""
-    path = tiny_models.make("llama", folder / "served.gguf", chat_template=TEMPLATE)
+    file = tiny_models.make_coder(folder / "served.gguf", chat_template=TEMPLATE)
     loop = asyncio.new_event_loop()
-    with MaskProbeLlama(path, n_ctx=96, n_threads=1, seed=1, speculation=Speculation(budget=4)) as llm:
+    with MaskProbeLlama(file, n_ctx=96, n_threads=1, seed=1, speculation=Speculation(budget=4)) as llm:
         app = create_app(llm, Settings(names=("tiny",)))
         lifespan = app.router.lifespan_context(app)
         loop.run_until_complete(lifespan.__aenter__())
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
         def post(data: bytes) -> None:
-            path = "/v1/chat/completions" if b"messages" in data else "/v1/completions"
-            sent = client.post(path, content=data, headers={"Content-Type": "application/json"})
+            path, body = _place(data)
+            sent = client.post(path, content=body, headers={"Content-Type": "application/json"})
             reply = loop.run_until_complete(sent)
             assert reply.status_code in (200, 400, 404), reply.text
             if reply.status_code != 200:
-                error = reply.json()["error"]
-                assert error.keys() == {"message", "type", "param", "code"}
-                assert error["message"]
-                assert "\n" not in error["message"]
+                _check_error(reply.json(), path)
             elif reply.headers["content-type"].startswith("text/event-stream"):
-                events = reply.text.removesuffix("\n\n").split("\n\n")
-                assert events[-1] == "data: [DONE]"
-                for event in events[:-1]:
-                    assert json.loads(event.removeprefix("data: "))["id"]
-            else:
-                assert reply.json()["choices"]
+                _check_stream(reply.text, path)
+            elif path != "/infill":  # which gives the fields that were asked for
+                assert reply.json().keys() & {"choices", "output", "content", "input_tokens", "tokens", "prompt"}
 
         try:
             yield post
@@ -289,6 +295,32 @@ def requests(folder: Path) -> Iterator[Target]:
             loop.run_until_complete(client.aclose())
             loop.run_until_complete(lifespan.__aexit__(None, None, None))
             loop.close()
+
+
+def _place(data: bytes) -> tuple[str, bytes]:
+    path, _, body = data.partition(b"\n")
+    if path.decode("latin-1") in PATHS:
+        return path.decode(), body
+    return "/v1/chat/completions" if b"messages" in data else "/v1/completions", data
+
+
+def _check_error(told: dict[str, Any], path: str) -> None:
+    error = told["error"]
+    keys = {"message", "type"} if path.startswith("/v1/messages") else {"message", "type", "param", "code"}
+    assert error.keys() == keys
+    assert error["message"]
+    assert "\n" not in error["message"]
+
+
+def _check_stream(text: str, path: str) -> None:
+    events = text.removesuffix("\n\n").split("\n\n")
+    if path.endswith("completions"):
+        assert events.pop() == "data: [DONE]"
+    told = [json.loads(event.rpartition("data: ")[2]) for event in events]
+    if path.endswith("completions"):
+        assert all(part["id"] for part in told)
+    elif path != "/infill":
+        assert told[-1]["type"] in ("message_stop", "response.completed", "response.incomplete")
 
 
 # By the name of their folder in tests/attacks.

@@ -115,10 +115,10 @@ def write(
     return path
 
 
-def make_coder(path: Path) -> Path:
+def make_coder(path: Path, *, chat_template: str | None = None) -> Path:
     """Writes a model to fill in the middle with, whose tokens for it are the bytes 1 to 5, and returns `path`."""
     keys = {f"tokenizer.ggml.fim_{name}_token_id": i + 1 for i, name in enumerate(("pre", "suf", "mid", "rep", "sep"))}
-    return write(_MODELS["llama"], path, keys=keys)
+    return write(_MODELS["llama"], path, chat_template=chat_template, keys=keys)
 
 
 def split_gguf(path: Path, out_dir: Path, n: int) -> Path:

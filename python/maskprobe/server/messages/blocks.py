@@ -116,7 +116,7 @@ def chat_choice(choice: Part) -> Any:
     kind = choice.get("type")
     if kind == "tool":
         return {"type": "function", "function": {"name": _string(choice, "name", "tool_choice")}}
-    if kind not in _CHOICES:
+    if not isinstance(kind, str) or kind not in _CHOICES:
         raise _wrong("tool_choice.type", f"must be auto, any, tool or none, got {kind!r:.80}")
     return _CHOICES[kind]
 
