@@ -223,7 +223,13 @@ def test_items_become_messages(url: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_tools_and_sampling_reach_the_model(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = {"input": "Hi", "tools": [{"type": "web_search"}, TOOL, {"type": "x\r\ny"}], "top_k": 3, "seed": 5}
+    body = {
+        "input": "Hi",
+        "tools": [{"type": "web_search"}, TOOL, {"type": "x\r\ny"}],
+        "top_k": 3,
+        "seed": 5,
+        "mirostat": 2,
+    }
     body |= {"tool_choice": {"type": "function", "name": "get_weather"}, "max_output_tokens": 9, "user": "me"}
     with saying(monkeypatch, content("Hi")) as asked:
         reply = fetch(url, PATH, body)
@@ -231,6 +237,7 @@ def test_tools_and_sampling_reach_the_model(url: str, monkeypatch: pytest.Monkey
     assert asked[0]["tools"] == [{"type": "function", "function": function}]
     assert asked[0]["tool_choice"] == {"type": "function", "function": {"name": "get_weather"}}
     assert (asked[0]["top_k"], asked[0]["seed"], asked[0]["max_tokens"]) == (3, 5, 9)
+    assert asked[0]["mirostat_mode"] == 2, "llama-server's other name"
     assert reply.headers["x-skipped-tools"] == "other, web_search"
     assert [tool["name"] for tool in reply.json()["tools"]] == ["get_weather"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -157,9 +158,10 @@ class Worker:
 
     def join(self, seconds: float) -> bool:
         """Waits for the threads' end, so long at most. Returns whether they have ended."""
+        end = time.monotonic() + seconds
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(seconds)
+                thread.join(max(end - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _enqueue(self, job: Job, jobs: deque[Job], busy: bool) -> None:

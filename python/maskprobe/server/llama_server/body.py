@@ -6,12 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..chats import as_request, checked_extra
-from ..requests import CompletionRequest, Limit, Request, Strict, without_nulls
+from ..requests import CompletionRequest, Limit, Strict, without_nulls
+from ..translation import SAMPLING, as_request, checked_extra
 
 _TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
-# Fields of /infill by which chats and completions say how the model draws.
-_SAMPLING = frozenset(Request.model_fields) - {"model", "stream", "stream_options", "n", "max_tokens"}
 # Which change nothing here; docs/server.md lists them.
 _IGNORED = {"n_indent", "samplers", "t_max_prompt_ms", "t_max_predict_ms", "id_slot", "penalize_nl", "repeat_last_n"}
 # The endpoint's fields by those of completions, where they differ.
@@ -70,7 +68,7 @@ class InfillRequest(Strict):
         Raises:
             ApiError: what is wrong with it.
         """
-        extra = checked_extra(self.model_extra, _SAMPLING | _IGNORED)
+        extra = checked_extra(self.model_extra, SAMPLING | _IGNORED)
         body = {name: value for name, value in extra.items() if name not in _IGNORED}
         body |= {"prompt": ids, "stream": self.stream, "max_tokens": self.n_predict}
         return as_request(CompletionRequest, body, FIELDS)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..chats import SAMPLING, as_request, checked_extra
 from ..requests import ChatRequest, Limit, Stops, Strict, without_nulls
+from ..translation import CHAT_SAMPLING, as_request, checked_extra
 from ..worker import Part
 from .blocks import chat_choice, chat_messages, chat_tools, text_of
 
@@ -62,7 +62,7 @@ class MessagesRequest(Strict):
         Raises:
             ApiError: what is wrong with it.
         """
-        extra = checked_extra(self.model_extra, SAMPLING | _IGNORED)
+        extra = checked_extra(self.model_extra, CHAT_SAMPLING | _IGNORED)
         tools, skipped = chat_tools(self.tools)
         system = [] if self.system is None else [{"role": "system", "content": text_of(self.system, "system")}]
         body = {name: value for name, value in extra.items() if name not in _IGNORED} | {

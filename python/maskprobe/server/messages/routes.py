@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from ..answering import Answer, Asked, Service
-from ..chats import chat_choices, names_of, skipped_header
+from ..chats import chat_choices
 from ..prompt import chat_tokens
+from ..translation import names_of, skipped_header
 from .answer import MessageForm
 from .body import FIELDS, CountRequest, MessagesRequest
 

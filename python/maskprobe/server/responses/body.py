@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..chats import SAMPLING, as_request, checked_extra
 from ..requests import ChatRequest, Limit, Strict, without_nulls
+from ..translation import CHAT_SAMPLING, as_request, checked_extra
 from ..worker import Part
 from .items import choice_of, messages_of, tools_of
 
@@ -82,7 +82,7 @@ class ResponsesRequest(Strict):
         Raises:
             ApiError: what is wrong with it.
         """
-        extra = checked_extra(self.model_extra, SAMPLING | _IGNORED)
+        extra = checked_extra(self.model_extra, CHAT_SAMPLING | _IGNORED)
         tools, skipped = tools_of(self.tools)
         system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
         body = {name: value for name, value in extra.items() if name not in _IGNORED} | {

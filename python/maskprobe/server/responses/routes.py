@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from ..answering import Answer, Asked, Service
-from ..chats import chat_choices, names_of, skipped_header
+from ..chats import chat_choices
 from ..errors import ApiError
+from ..translation import names_of, skipped_header
 from ..worker import Part
 from .answer import ResponseForm, new_response
 from .body import FIELDS, ResponsesRequest
