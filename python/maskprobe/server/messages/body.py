@@ -22,8 +22,10 @@ _IGNORED = {"metadata", "service_tier", "cache_control", "context_management", "
 
 
 class Thinking(Strict):
-    """Whether to think first. A budget changes nothing."""
+    """Whether to think first."""
 
+    budget_tokens: int | None = None  # changes nothing; nor does how thoughts are shown
+    display: str | None = None
     type: Literal["enabled", "disabled", "adaptive"]
 
 

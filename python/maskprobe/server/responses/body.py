@@ -26,14 +26,17 @@ _IGNORED |= {"service_tier", "stream_options", "client_metadata", "max_tool_call
 
 
 class TextConfig(Strict):
-    """What the text must look like. verbosity changes nothing."""
+    """What the text must look like."""
 
+    verbosity: str | None = None  # changes nothing
     format: dict[str, Any] = Field(default_factory=lambda: {"type": "text"})
 
 
 class Reasoning(Strict):
-    """How much to think. There are no summaries."""
+    """How much to think."""
 
+    summary: str | None = None  # there are none; the same under its older name
+    generate_summary: str | None = None
     effort: str | None = None
 
 
