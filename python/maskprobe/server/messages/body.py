@@ -81,8 +81,9 @@ class MessagesRequest(Strict):
             body.setdefault("chat_template_kwargs", {"enable_thinking": self.thinking.type == "enabled"})
         if tools:
             choice = self.tool_choice or {"type": "auto"}
-            parallel = not choice.get("disable_parallel_tool_use", False)
-            body |= {"tools": tools, "tool_choice": chat_choice(choice), "parallel_tool_calls": parallel}
+            body |= {"tools": tools, "tool_choice": chat_choice(choice)}
+            if choice.get("disable_parallel_tool_use"):
+                body["parallel_tool_calls"] = False
         return as_request(ChatRequest, body, FIELDS), skipped
 
     def _response_format(self) -> Part | None:

@@ -99,8 +99,9 @@ class ResponsesRequest(Strict):
             "reasoning_effort": self.reasoning.effort,
         }
         if tools:
-            choice = choice_of(self.tool_choice)
-            body |= {"tools": tools, "tool_choice": choice, "parallel_tool_calls": self.parallel_tool_calls}
+            body |= {"tools": tools, "tool_choice": choice_of(self.tool_choice)}
+            if not self.parallel_tool_calls:
+                body["parallel_tool_calls"] = False
         return as_request(ChatRequest, body, FIELDS), skipped
 
     def _response_format(self) -> Part | None:
