@@ -14,6 +14,7 @@ from server_fixtures import DEADLINE, HELLO, NAME, fetch, load_for_server, servi
 from stand_ins import call, content, reasoning, saying
 
 from maskprobe import DecodeError, MaskProbeLlama
+from maskprobe.server.messages.blocks import chat_choice
 
 PATH = "/v1/messages"
 TOOL = {
@@ -222,11 +223,14 @@ def test_blocks_become_messages(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
+def test_any_tool_must_be_called() -> None:
+    assert chat_choice({"type": "any"}) == "required"
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
         ({"type": "auto", "disable_parallel_tool_use": True}, "auto"),
-        ({"type": "any"}, {"type": "function", "function": {"name": "get_weather"}}),  # the only one
         ({"type": "none"}, "none"),
         ({"type": "tool", "name": "get_weather"}, {"type": "function", "function": {"name": "get_weather"}}),
     ],
