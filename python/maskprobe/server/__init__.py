@@ -1,4 +1,6 @@
-"""An OpenAI-compatible HTTP server for one model; needs ``pip install "maskprobe[server]"``.
+"""An HTTP server for one model, with the APIs of OpenAI, Anthropic and llama-server.
+
+It needs ``pip install "maskprobe[server]"``.
 
 >>> from maskprobe.server import Settings, create_app
 >>> app = create_app(llm, Settings(names=("my-model",)))  # doctest: +SKIP
