@@ -440,7 +440,7 @@ def with_template(tiny_path: Callable[[str], Path], tmp_path: Path) -> Callable[
         "{{ lipsum.__globals__['os'].popen('id').read() }}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{% for m in messages %}{{ m.content",
-        "{{ messages[0].content.missing.deeper }}",
+        "{{ messages[0].content * 2 ** 'x' }}",
     ],
 )
 def test_templates_cannot_harm(template: str, with_template: Callable[[str | None], MaskProbeLlama]) -> None:

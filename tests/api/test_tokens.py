@@ -69,6 +69,6 @@ def test_chat_template(llm: MaskProbeLlama) -> None:
 def test_a_model_without_chat_template_says_so(tiny_path: Callable[[str], Path]) -> None:
     with (
         MaskProbeLlama(tiny_path("llama"), n_threads=1) as tiny,
-        pytest.raises(ModelError, match=r"llama\.gguf has no chat template; give the prompt as text"),
+        pytest.raises(ModelError, match=r"llama\.gguf has no chat template; name a chat_format"),
     ):
         tiny.apply_chat_template([{"role": "user", "content": "Hi"}])
