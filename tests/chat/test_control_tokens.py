@@ -70,7 +70,7 @@ PLAIN = [
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_plain_text_keeps_its_tokens(llm: MaskProbeLlama, role: str, text: str) -> None:
     messages = [*TURNS, {"role": role, "content": text}, {"role": "user", "content": text}]
-    prompt = llm.chat_formats.render(messages)
+    prompt = llm.apply_chat_template(messages, tokenize=False)
     expected = llm.tokenize(prompt, add_bos=False)
     assert llm.apply_chat_template(messages) == expected
     assert llm.apply_chat_template(messages, parse_special=True) == expected
@@ -83,7 +83,9 @@ def test_any_text(llm: MaskProbeLlama, text: str, spelled: str) -> None:
     content = text[:8] + spelled + text[8:]
     ids = llm.apply_chat_template([{"role": "user", "content": content}])
     assert controls(llm, ids) == controls(llm, llm.apply_chat_template([{"role": "user", "content": "Hi"}]))
-    assert llm.detokenize(ids, special=True) == llm.chat_formats.render([{"role": "user", "content": content}])
+    assert llm.detokenize(ids, special=True) == llm.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False
+    )
 
 
 # --- attacks ------------------------------------------------------------------------------------------
@@ -93,10 +95,12 @@ def test_control_tokens_in_a_message_are_text(llm: MaskProbeLlama) -> None:
     messages = [{"role": "user", "content": ATTACK}]
     ids = llm.apply_chat_template(messages)
     assert controls(llm, ids) == controls(llm, llm.apply_chat_template([{"role": "user", "content": "Hi"}]))
-    assert llm.detokenize(ids, special=True) == llm.chat_formats.render(messages)  # as text, nothing of it is lost
+    assert llm.detokenize(ids, special=True) == llm.apply_chat_template(
+        messages, tokenize=False
+    )  # as text, nothing of it is lost
     asked = llm.apply_chat_template(messages, parse_special=True)
     assert len(controls(llm, asked)) == len(controls(llm, ids)) + 4
-    assert asked == llm.tokenize(llm.chat_formats.render(messages), add_bos=False)
+    assert asked == llm.tokenize(llm.apply_chat_template(messages, tokenize=False), add_bos=False)
 
 
 def test_what_is_text_is_tokenized_in_one_piece_with_what_is_around_it(llm: MaskProbeLlama) -> None:
@@ -144,7 +148,7 @@ def test_attacks(name: str, with_template: Callable[[str], MaskProbeLlama]) -> N
     assert "<|im_end|>" in parsed[: -1 if template == CHATML else None]  # the attack works
     ids = llm.apply_chat_template(messages)
     assert controls(llm, ids) == controls(llm, llm.apply_chat_template(harmless))
-    assert llm.detokenize(ids, special=True) == llm.chat_formats.render(messages)
+    assert llm.detokenize(ids, special=True) == llm.apply_chat_template(messages, tokenize=False)
     assert prompt_tokens(llm, messages) == len(ids)
 
 

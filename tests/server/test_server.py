@@ -160,7 +160,7 @@ def test_max_completion_tokens_is_max_tokens(client: openai.OpenAI) -> None:
     assert ask(client, max_completion_tokens=3, max_tokens=openai.omit).usage.completion_tokens == 3
 
 
-def test_null_and_unknown_fields_change_nothing(url: str, client: openai.OpenAI) -> None:
+def test_null_and_ignored_fields_change_nothing(url: str, client: openai.OpenAI) -> None:
     body = {"messages": HELLO, "temperature": 0, "max_tokens": 18}
     more = {
         "top_p": None,
@@ -170,7 +170,8 @@ def test_null_and_unknown_fields_change_nothing(url: str, client: openai.OpenAI)
         "seed": -1,
         "user": "me",
         "store": False,
-        "no_such_field": [1],
+        "dry_multiplier": 0.0,
+        "dry_base": 1.75,
         "n": 1,
     }
     reply = fetch(url, "/v1/chat/completions", body | more)

@@ -90,7 +90,7 @@ def translated(dialect: Dialect, messages: Messages, tools: Tools | None) -> Tra
 def _checked(dialect: Dialect, messages: Messages) -> Iterator[Message]:
     """Copies whose texts are texts, with arguments and reasoning as the dialect has them."""
     for i, message in enumerate(messages):
-        changed = {key: value for key, value in message.items() if key != "tool_calls" or value}
+        changed = {key: value for key, value in message.items() if value is not None and (key != "tool_calls" or value)}
         content = message.get("content")
         changed["content"] = "" if content is None else content if dialect.parts else text_of(content)
         if changed.get("reasoning_content") and dialect.reasoning != "reasoning_content":

@@ -98,16 +98,6 @@ class ChatFormats:
             self._renderings[name] = self._compiled(self._templates[name])
         return self._renderings[name]
 
-    def render(self, messages: Messages) -> str:
-        """The text of the prompt that asks for an answer to messages.
-
-        Raises:
-            ModelError, ValueError: see :meth:`rendering` and :meth:`Rendering.prompt`.
-        """
-        chat = Chat(messages)
-        rendering = self.rendering(chat)
-        return rendering.prompt(rendering.translated(chat)).text
-
     def _chosen(self, agents: bool) -> str | None:
         """The format of a chat: the template for tools where the model has one and nothing else was asked for."""
         return _TOOL_USE if agents and self._name == _DEFAULT and _TOOL_USE in self._templates else self._name
