@@ -63,9 +63,7 @@ class MaskProbe(llm.Model):
         speculate: bool | str | None = Field(
             default=None, description='false = plain decoding, or settings such as "budget=10"'
         )
-        think: bool | None = Field(
-            default=None, description="Think first or not, where the chat template can switch it"
-        )
+        think: bool | None = Field(default=None, description="Think first or not, if its chat template knows")
         n_ctx: int | None = Field(default=None, description="Context length in tokens, 4096 if left out")
         n_threads: int | None = Field(default=None, description="Threads; one per physical core if left out")
         n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU, -1 = all")
