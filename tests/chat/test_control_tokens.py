@@ -234,6 +234,8 @@ def test_a_variable_is_text(with_template: Callable[[str], MaskProbeLlama]) -> N
     llm = with_template("<|im_start|>{{ documents[0] }}{% for m in messages %}{{ m.content }}{% endfor %}")
     ids = llm.apply_chat_template(TURNS[:1], chat_template_kwargs={"documents": [EVIL]})
     assert controls(llm, ids) == ["<|im_start|>"]
+    parsed = llm.apply_chat_template(TURNS[:1], chat_template_kwargs={"documents": [EVIL]}, parse_special=True)
+    assert controls(llm, parsed) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
 
 
 # --- every way in -------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from chat_templates import CALLS, HEAD, HISTORY, TOOLS, formats_of, prompt, rais
 
 from maskprobe.chat import formats as formats_module
 from maskprobe.chat import rendering as rendering_module
+from maskprobe.chat.dialects import Dialect, translated
 from maskprobe.chat.formats import ChatFormats
+from maskprobe.chat.requests import Chat
 from maskprobe.errors import ModelError
 
 OSLO = '{"city": "Oslo", "at": {"hour": 12}, "now": true}'
@@ -21,16 +23,15 @@ FORMS: dict[str, tuple[str, str]] = {
     "objects": (template(), f"<assistant><call get_weather {OSLO}><tool>cold"),
     "text": (template(call="{{ '' + c.function.arguments }}"), f"<assistant><call get_weather {OSLO}><tool>cold"),
     "bare values": (
-        template(call="{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }};{% endfor %}"),
-        '<assistant><call get_weather city=Oslo;at={"hour": 12};now=true;><tool>cold',
+        template(call="{% for k, v in c.function.arguments.items() %}{{ k }}: {{ v }};{% endfor %}"),
+        '<assistant><call get_weather city: Oslo;at: {"hour": 12};now: true;><tool>cold',
     ),
     "Python's literals": (
         template(
             call="({% for k, v in c.function.arguments.items() %}{{ k }}="
-            "{% if v is mapping %}{{ v | tojson }}{% elif v is string %}{{ v | tojson }}{% else %}{{ v }}{% endif %}, "
-            "{% endfor %})"
+            "{% if v is string %}{{ v | tojson }}{% else %}{{ v }}{% endif %}, {% endfor %})"
         ),
-        '<assistant><call get_weather (city="Oslo", at={"hour": 12}, now=True, )><tool>cold',
+        "<assistant><call get_weather (city=\"Oslo\", at={'hour': 12}, now=True, )><tool>cold",
     ),
     "content that is added": (
         template(text="{{ m.content + '.' }}"),
@@ -108,6 +109,39 @@ def test_text_beside_calls_that_a_template_drops_becomes_a_message() -> None:
     assert f"<assistant>I look.<assistant><call get_weather {OSLO}>" in prompt(dropping, messages, TOOLS)
 
 
+def test_text_beside_calls_is_not_joined_to_them_again() -> None:
+    turns = raising("not loop.first and m.role == loop.previtem.role and not m.tool_calls")
+    messages = [*HISTORY[1:4], HISTORY[5]]
+    messages[1] = {**messages[1], "content": "I look."}
+    text = prompt(template(before=turns, text="{{ m.content if not m.tool_calls }}"), messages, TOOLS)
+    assert f"<assistant>I look.<assistant><call get_weather {OSLO}>" in text
+
+
+def test_nothing_is_lost_or_twice_where_calls_and_results_do_not_match() -> None:
+    two = {**HISTORY[6], "content": "I look."}
+    stray = {"role": "tool", "tool_call_id": "call_other", "content": "stray"}
+    messages, _ = translated(Dialect(one_each=True), [HISTORY[1], two, HISTORY[8], stray], None)
+    roles = [(m["role"], m["content"], len(m.get("tool_calls", ()))) for m in messages]
+    assert roles == [
+        ("user", "Weather?", 0),
+        ("assistant", "I look.", 1),
+        ("assistant", "", 1),
+        ("tool", "wet", 0),
+        ("tool", "stray", 0),
+    ]
+
+
+def test_a_call_is_not_joined_to_what_follows() -> None:
+    answer = {"role": "assistant", "content": "Well."}
+    messages, _ = translated(Dialect(joined=True), [HISTORY[1], HISTORY[2], answer, answer], None)
+    assert [m["content"] for m in messages] == ["Weather?", "", "Well.\n\nWell."]
+
+
+def test_a_result_keeps_the_name_that_it_has() -> None:
+    messages = [*HISTORY[:3], {**HISTORY[3], "name": "mine"}]
+    assert "mine: cold" in prompt(template(text="{{ m.name ~ ': ' if m.name }}{{ m.content }}"), messages, TOOLS)
+
+
 def test_reasoning_goes_where_a_template_looks_for_it() -> None:
     messages = copy.deepcopy(HISTORY)
     messages[2]["reasoning_content"] = "Hm."
@@ -140,6 +174,14 @@ def test_roles(before: str, expected: str) -> None:
     assert prompt(template(before=before, text=text), messages) == expected + "<assistant>"
 
 
+def test_a_system_message_that_a_template_would_move_keeps_its_place() -> None:
+    shown = "<{{ m.role }}>{{ m.content }}{% endfor %}"
+    moving = "{% for m in messages if m.role == 'system' %}" + shown
+    moving += "{% for m in messages if m.role != 'system' %}" + shown
+    messages = [{"role": "user", "content": "A"}, {"role": "system", "content": "B"}, {"role": "user", "content": "C"}]
+    assert prompt(moving, messages) == "<user>A<user>B<user>C"
+
+
 def test_developers_are_the_system_unless_a_template_knows_them() -> None:
     messages = [{"role": "developer", "content": "Rules"}, {"role": "user", "content": "Hi"}]
     assert prompt(template(), messages) == "<system>Rules<user>Hi<assistant>"
@@ -165,6 +207,12 @@ def test_tools_that_a_template_does_not_show_are_described() -> None:
     mute = silent.replace(CALLS.replace("HERE", "{{ c.function.arguments | tojson }}"), "")
     assert '<tool_call>\n{"name": NAME, "arguments": ARGUMENTS}\n</tool_call>' in prompt(mute, HISTORY, TOOLS)
     question = [{"role": "user", "content": "Hi"}]
+    for choice, told in (("auto", True), ("none", False)):
+        chat = Chat(question, TOOLS, {"tool_choice": choice})
+        rendering = formats_of(mute).rendering(chat)
+        assert ("get_weather" in rendering.prompt(rendering.translated(chat)).text) == told
+        assert rendering.tells_how_to_call(chat)
+    assert not formats_of(silent).rendering(chat).tells_how_to_call(chat)
     assert prompt(mute, question) == "<user>Hi<assistant>"
     assert prompt(mute, question, TOOLS).startswith("<system>You may call these functions")
 
@@ -274,6 +322,9 @@ def test_messages_stay_as_they_are() -> None:
     first, second = (prompt(changing, HISTORY, TOOLS) for _ in range(2))
     assert first == second
     assert before == HISTORY
+    growing = template() + "{{ tools.append(tools[0]) or '' }}"
+    assert prompt(growing, HISTORY, TOOLS).startswith("[1 tools")
+    assert len(TOOLS) == 1
 
 
 def test_a_template_is_tried_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ Render = Callable[..., str]  # of messages and variables
 Change = dict[str, Any]  # of a dialect's fields
 
 _MOST_CHANGES = 4  # at once
-# What a template may have a form of its own for, and what is text where it has none; the first are tried first.
+# What a template may have a form of its own for, and what becomes text where it has none.
 _OWN_FORMS: list[Change] = [
     {"empty": None},
     {"arguments": "flat"},
@@ -30,7 +30,12 @@ _AS_TEXT: list[Change] = [{"tools": "described"}, {"calls": False}, {"results": 
 
 
 class _Conversation(NamedTuple):
-    """What is rendered, and what must come out of it: words as in faults, and others wherever."""
+    """What is rendered, and what must come out of it.
+
+    Args:
+        words: of each message in their order; those of one message in any order.
+        shown: that must be there wherever, and may be several times.
+    """
 
     messages: Messages
     words: list[str]
@@ -55,59 +60,58 @@ def find_agent_dialect(render: Render, chat: Dialect) -> Dialect:
     Args:
         render: as before; the template may be another one.
     """
-    dialect = _best(render, chat, [*_OWN_FORMS, *_AS_TEXT], _AGENT)
+    dialect = _best(render, chat, _OWN_FORMS, _AGENT)
+    if _judged(render, dialect, _AGENT).lost:
+        dialect = _best(render, dialect, _AS_TEXT, _AGENT)
     dialect = _best(render, dialect, [{"apart": True}], _TEXT_BESIDE_CALLS)
     return _best(render, dialect, [{"reasoning": "thinking"}, {"reasoning": "reasoning"}], _REASONING)
 
 
 def _best(render: Render, base: Dialect, changes: Sequence[Change], probe: _Conversation) -> Dialect:
-    """The dialect that loses least; of several the one with the least text, then with the fewest changes."""
-    best, least = base, _lost(render, base, probe)
+    """The dialect that loses least; of several the one with the fewest changes, and these the first of the list."""
+    best, faults = base, _judged(render, base, probe)
     for dialect in _variants(base, changes):
-        if least == 0:
+        if faults == (0, 0):
             break
-        if (lost := _lost(render, dialect, probe)) < least:
-            best, least = dialect, lost
+        if (found := _judged(render, dialect, probe)) < faults:
+            best, faults = dialect, found
     return best
 
 
 def _variants(base: Dialect, changes: Sequence[Change]) -> Iterator[Dialect]:
-    chosen = [some for n in range(1, _MOST_CHANGES + 1) for some in combinations(changes, n)]
-    for some in sorted(chosen, key=lambda some: sum(change in _AS_TEXT for change in some)):
-        fields = {field: value for change in some for field, value in change.items()}
-        if len(fields) == len(some):
-            yield base._replace(**fields)
+    for n in range(1, _MOST_CHANGES + 1):
+        for some in combinations(changes, n):
+            fields = {field: value for change in some for field, value in change.items()}
+            if len(fields) == n:
+                yield base._replace(**fields)
 
 
-def _lost(render: Render, dialect: Dialect, probe: _Conversation) -> int:
-    """How much of a conversation does not come out, or not as it should."""
+class _Faults(NamedTuple):
+    """What is wrong with a prompt; a word that is lost is worse than any number of slips."""
+
+    lost: int
+    slips: int
+
+
+def _judged(render: Render, dialect: Dialect, probe: _Conversation) -> _Faults:
     messages, variables = translated(dialect, probe.messages, probe.tools)
     try:
         prompt = render(messages, **variables)
     except ValueError:
-        return 10 * len(probe.words)
-    return len(faults(prompt, probe.words)) + sum(word not in prompt for word in probe.shown)
+        return _Faults(10 * len(probe.words), 0)
+    return _Faults(_lost(prompt, probe), sum(len(slip.findall(prompt)) for slip in _SLIPS))
 
 
-def faults(prompt: str, words: Sequence[str]) -> list[str]:
-    """What is wrong with a prompt: words that are not there once and in order, and arguments that are no JSON.
-
-    Args:
-        words: of each message; those of one message in any order.
-    """
-    found = []
+def _lost(prompt: str, probe: _Conversation) -> int:
+    """How many words are not there once, or not in the order of the messages."""
+    lost = sum(word not in prompt for word in probe.shown)
     at = 0
-    for of_message in words:
+    for of_message in probe.words:
         once = [word for word in of_message.split() if prompt.count(word) == 1]
-        found += [f"{word} {prompt.count(word)} times" for word in of_message.split() if word not in once]
         places = [prompt.index(word) for word in once]
-        if places and min(places) < at:
-            found.append(f"{of_message} out of order")
+        lost += len(of_message.split()) - len(once) + (min(places, default=at) < at)
         at = max([at, *places])
-    found += [f"{key} encoded twice" for key in _KEYS if f'\\"{key}' in prompt]
-    found += [f"{key} as Python" for key in _KEYS if f"'{key}'" in prompt]
-    found += [f"{value} as Python" for value in _NOT_JSON.findall(prompt)]
-    return found + ["a number as text"] * len(_QUOTED.findall(prompt))
+    return lost
 
 
 def _knows_developer(render: Render, chat: Dialect) -> bool:
@@ -126,9 +130,10 @@ def _knows_developer(render: Render, chat: Dialect) -> bool:
 
 # --- the conversations --------------------------------------------------------------------------------
 
-_QUOTED = re.compile(r'"\d{5}"')
-_NOT_JSON = re.compile(r"(?<!= )(?<![=\w])(?:True|None)\b")  # behind = they are a call in Python's own form
-_KEYS = ("probecity", "probezone")  # of arguments; in no tool's schema
+# Arguments encoded twice, as Python, or a number as text. What stands behind = is a call in Python's own form.
+_SLIPS = [
+    re.compile(slip) for slip in (r'\\"probe', r"(?<!=)\{'probe", r"(?<!= )(?<![=\w])(?:True|None)\b", r'"27182"')
+]
 
 
 def _call(id: str, name: str, **arguments: Any) -> dict[str, Any]:
