@@ -15,11 +15,10 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from maskprobe.chat.control_tokens import _strings as strings_in
 from maskprobe.chat.formats import ChatFormats
 from maskprobe.chat.requests import checked_chat
 
@@ -104,6 +103,17 @@ def faults(prompt: str, messages: Messages, tools: Any) -> list[str]:
     if re.search(r"(?<![=\w])True", prompt) or '"86420"' in prompt:
         found.append("a value as Python, or as text")
     return found
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """All texts in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from strings_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from strings_in(item)
 
 
 def groups(messages: Messages) -> list[Messages]:

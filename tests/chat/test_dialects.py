@@ -33,6 +33,14 @@ FORMS: dict[str, tuple[str, str]] = {
         ),
         "<assistant><call get_weather (city=\"Oslo\", at={'hour': 12}, now=True, )><tool>cold",
     ),
+    "values in quotes": (
+        template(
+            call="{% for k, v in c.function.arguments.items() %}{{ k }}: "
+            '{% if v is string %}"{{ v }}"{% elif v is mapping %}{{ v | tojson }}{% else %}{{ v }}{% endif %};'
+            "{% endfor %}"
+        ),
+        '<assistant><call get_weather city: "Oslo";at: {"hour": 12};now: True;><tool>cold',
+    ),
     "content that is added": (
         template(text="{{ m.content + '.' }}"),
         f"<assistant>.<call get_weather {OSLO}><tool>cold.",

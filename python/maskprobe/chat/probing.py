@@ -6,7 +6,6 @@ The same is asked of every template, whatever its model is called. Knows no temp
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -99,7 +98,7 @@ def _judged(render: Render, dialect: Dialect, probe: _Conversation) -> _Faults:
         prompt = render(messages, **variables)
     except ValueError:
         return _Faults(10 * len(probe.words), 0)
-    return _Faults(_lost(prompt, probe), sum(len(slip.findall(prompt)) for slip in _SLIPS))
+    return _Faults(_lost(prompt, probe), sum(prompt.count(slip) for slip in _SLIPS))
 
 
 def _lost(prompt: str, probe: _Conversation) -> int:
@@ -130,10 +129,7 @@ def _knows_developer(render: Render, chat: Dialect) -> bool:
 
 # --- the conversations --------------------------------------------------------------------------------
 
-# Arguments encoded twice, as Python, or a number as text. What stands behind = is a call in Python's own form.
-_SLIPS = [
-    re.compile(slip) for slip in (r'\\"probe', r"(?<!=)\{'probe", r"(?<!= )(?<![=\w])(?:True|None)\b", r'"27182"')
-]
+_SLIPS = ("True", '"27182"')  # a value as Python, a number as text
 
 
 def _call(id: str, name: str, **arguments: Any) -> dict[str, Any]:
