@@ -27,7 +27,7 @@ class Dialect(NamedTuple):
         joined: consecutive messages of one role become one.
         parts: texts are lists of parts.
         tools: they are the variable tools, JSON text in the variable functions, or described in the system message.
-        arguments: of calls: objects, objects whose values are texts or numbers, or JSON text.
+        arguments: of calls: objects, objects whose values are all texts, or JSON text.
         empty: the content of a message that is calls alone.
         short_ids: ids are nine letters or digits.
         apart: text beside calls becomes a message of its own.

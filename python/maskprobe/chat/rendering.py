@@ -91,7 +91,7 @@ class Rendering:
 
     def _takes(self, dialect: Dialect, tools: list[dict[str, Any]]) -> bool:
         """Whether the template can show these tools: some stumble over what their schemas hold."""
-        messages, variables = translated(dialect, [{"role": "user", "content": ""}], tools)
+        messages, variables = translated(dialect, [{"role": "user", "content": "Hello"}], tools)
         try:
             self._limited(partial(self._tried, messages, **variables))
         except ValueError:
