@@ -77,6 +77,7 @@ class MaskProbeLlama(CompletionMethods):
         control_vector, control_vector_scale: a control vector in GGUF form, and how much of it is added.
         control_vector_layer_range: the first and the last layer that it is added to, None = all.
         chat_format: one of llama-cpp-python's chat formats by name, None = the model's own template.
+        chat_template: the text of a Jinja template, in place of the model's own.
         chat_handler: a llama-cpp-python handler of text chats, in place of a format.
         snapshot_memory: most of the memory, as a share of it, that snapshots of a recurrent state may take; drafts on
             models that have one are taken back by them.
@@ -125,6 +126,7 @@ class MaskProbeLlama(CompletionMethods):
         control_vector_scale: float = 1.0,
         control_vector_layer_range: tuple[int, int] | None = None,
         chat_format: str | None = None,
+        chat_template: str | None = None,
         chat_handler: Handler | None = None,
         snapshot_memory: float = 0.02,
         cpu_kernels: bool = True,
@@ -142,7 +144,9 @@ class MaskProbeLlama(CompletionMethods):
         try:
             self.metadata = model.all_metadata()
             bos, eos = (model.vocab.special_text(token) for token in (model.vocab.bos, model.vocab.eos))
-            self.chat_formats = ChatFormats(model.path.name, self.metadata, bos, eos, chat_format, chat_handler)
+            self.chat_formats = ChatFormats(
+                model.path.name, self.metadata, bos, eos, chat_format, chat_handler, chat_template
+            )
             self.control_tokens = ControlTokens(model.vocab)
             engine = self._open(model, kernels.instructions if kernels is not None and kernels.active else "")
         except BaseException:

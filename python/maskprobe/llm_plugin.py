@@ -63,6 +63,7 @@ class MaskProbe(llm.Model):
         speculate: bool | str | None = Field(
             default=None, description='false = plain decoding, or settings such as "budget=10"'
         )
+        think: bool | None = Field(default=None, description="Think first or not, if its chat template knows")
         n_ctx: int | None = Field(default=None, description="Context length in tokens, 4096 if left out")
         n_threads: int | None = Field(default=None, description="Threads; one per physical core if left out")
         n_gpu_layers: int | None = Field(default=None, description="Layers on the GPU, -1 = all")
@@ -92,6 +93,8 @@ class MaskProbe(llm.Model):
         machine = {name: options.pop(name) for name in _MACHINE if name in options}
         if isinstance(options.get("speculate"), str):
             options["speculate"] = parse_speculation(options["speculate"])
+        if (think := options.pop("think", None)) is not None:
+            options["chat_template_kwargs"] = {"enable_thinking": think}
         if prompt.schema:
             options["response_format"] = {"type": "json_object", "schema": prompt.schema}
         model = _load(self._name, machine)

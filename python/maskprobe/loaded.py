@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 from typing_extensions import Self, Unpack
 
 from .chat.control_tokens import ControlTokens
 from .chat.formats import ChatFormats
 from .chat.prompts import Prompt, Prompts
-from .chat.requests import checked_messages
+from .chat.requests import checked_chat
+from .checking import checked_flag
 from .generation import state
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
@@ -159,21 +160,77 @@ class LoadedModel(ABC):
         return prompts.model.vocab.detokenize(prompts.checked_ids(tokens), special).decode("utf-8", "replace")
 
     def has_chat_template(self) -> bool:
-        """Whether the model carries a chat template."""
-        return self.engine.model.chat_template() is not None
+        """Whether there is a chat template: the model's, or one that was given."""
+        return self.chat_formats.template() is not None
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], *, parse_special: bool = False) -> list[int]:
-        """The prompt, as token ids, with which the model answers the messages (role and content each).
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | None = None,
+        tokenize: Literal[True] = True,
+        parse_special: bool = False,
+    ) -> list[int]: ...
+
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | None = None,
+        tokenize: Literal[False],
+        parse_special: bool = False,
+    ) -> str: ...
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | None = None,
+        tokenize: bool = True,
+        parse_special: bool = False,
+    ) -> list[int] | str:
+        """The prompt with which the model answers messages, as token ids or as text.
 
         Args:
-            parse_special: parse control tokens that messages spell, which are text otherwise.
+            messages: dictionaries with a role and a content, and calls and their results in OpenAI's form.
+            tools: that the model may call, in OpenAI's form.
+            chat_template_kwargs: variables of the template, ``{"enable_thinking": False}`` say. Templates take those
+                that they know.
+            reasoning_effort: one of the words that the template knows, or ``"none"`` for ``enable_thinking=False``.
+            add_generation_prompt: end with what begins an answer.
+            continue_final_message: end within the last message, the assistant's, which the model then continues;
+                None = if there is one, and an answer is asked for.
+            tokenize: give token ids rather than text; in text, control tokens and what merely spells one look alike.
+            parse_special: parse control tokens that messages and tools spell, which are text otherwise.
 
         Raises:
-            ModelError: the model carries no chat template.
-            ValueError: the template refuses the messages.
+            ModelError: there is no chat template, or one that does not end.
+            ValueError, TypeError: an argument is out of range, or the template refuses the messages.
         """
-        render = self.chat_formats.render
-        return self.prompts.of_messages(checked_messages(messages), render, parse_special=parse_special)
+        chat = checked_chat(
+            messages,
+            tools,
+            chat_template_kwargs=chat_template_kwargs,
+            reasoning_effort=reasoning_effort,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        prompt = self.prompts.of_chat(self.chat_formats, chat, parse_special=parse_special)
+        return prompt.ids if checked_flag("tokenize", tokenize) else prompt.text
 
     @property
     def prompts(self) -> Prompts:

@@ -397,6 +397,15 @@ def test_bad_chats_are_refused_by_the_call(
     assert ours("Hi", max_tokens=1)["usage"]["completion_tokens"] == 1
 
 
+def test_what_prompts_are_made_of_is_an_argument_of_chats(ours: MaskProbeLlama) -> None:
+    begun = [*QUESTION, {"role": "assistant", "content": "Monday,"}]
+    for options in ({}, {"continue_final_message": False}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        answer = ours.create_chat_completion(begun, max_tokens=1, **options)
+        assert answer["usage"]["prompt_tokens"] == len(ours.apply_chat_template(begun, **options))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+        ours.create_chat_completion(QUESTION, temprature=0.5)  # type: ignore[call-arg]
+
+
 def test_chat_formats_by_name(model_path: Callable[[str], Path], stock: llama_cpp.Llama) -> None:
     options: dict[str, Any] = {"n_ctx": 512, "n_threads": 1, "speculation": Speculation(budget=4)}
     with MaskProbeLlama(model_path("Q4_0"), chat_format="alpaca", **options) as llm:
@@ -418,6 +427,8 @@ def test_a_chat_handler_of_ones_own(model_path: Callable[[str], Path]) -> None:
         model_path("Q4_0"), n_ctx=512, n_threads=1, chat_handler=handler, speculation=Speculation(budget=4)
     ) as llm:
         answer = llm.create_chat_completion([{"role": "user", "content": "One, two,"}])
+        with pytest.raises(ValueError, match="reasoning_effort is for chat templates"):
+            llm.create_chat_completion([{"role": "user", "content": "One, two,"}], reasoning_effort="low")
     assert answer["usage"]["completion_tokens"] == 3
 
 
@@ -440,7 +451,7 @@ def with_template(tiny_path: Callable[[str], Path], tmp_path: Path) -> Callable[
         "{{ lipsum.__globals__['os'].popen('id').read() }}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{% for m in messages %}{{ m.content",
-        "{{ messages[0].content.missing.deeper }}",
+        "{{ messages[0].content * 2 ** 'x' }}",
     ],
 )
 def test_templates_cannot_harm(template: str, with_template: Callable[[str | None], MaskProbeLlama]) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llm
 import pytest
 
-from maskprobe import llm_plugin
+from maskprobe import MaskProbeLlama, llm_plugin
 
 SMOLLM2 = "maskprobe/smollm2"
 OPTIONS = {"temperature": 0.0, "max_tokens": 12, "n_threads": 1, "n_ctx": 1024, "speculate": "budget=4"}
@@ -74,7 +75,7 @@ def test_values_out_of_range_are_named(model: llm.Model) -> None:
 def test_models_are_listed_with_their_options(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     listed = command("models", "--options", "-q", "maskprobe").stdout
     assert SMOLLM2 in listed
-    for name in ("max_tokens", "temperature", "top_k", "min_p", "repeat_penalty", "seed", "stop", "speculate", "n_ctx"):
+    for name in ("max_tokens", "temperature", "top_k", "min_p", "repeat_penalty", "seed", "stop", "speculate", "think"):
         assert f"{name}: " in listed
 
 
@@ -125,6 +126,20 @@ def test_answers_stream_with_usage_and_timings(model: llm.Model) -> None:
     assert (usage.output, response.json()["finish_reason"]) == (12, "length")
     assert response.json()["timings"]["predicted_n"] == 12
     assert model.prompt("Name the days of the week.", stream=False, **OPTIONS).text() == "".join(pieces)
+
+
+def test_thinking_is_a_variable_of_the_template(model: llm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    inner = MaskProbeLlama.create_chat_completion
+
+    def noting(self: MaskProbeLlama, *args: Any, **options: Any) -> Any:
+        asked.append(options.get("chat_template_kwargs"))
+        return inner(self, *args, **options)
+
+    monkeypatch.setattr(MaskProbeLlama, "create_chat_completion", noting)
+    for think in (None, True, False):
+        model.prompt("Hi", **(OPTIONS | ({} if think is None else {"think": think}))).text()
+    assert asked == [None, {"enable_thinking": True}, {"enable_thinking": False}]
 
 
 def test_conversations_pass_on_what_was_said(model: llm.Model) -> None:

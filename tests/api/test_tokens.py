@@ -66,9 +66,35 @@ def test_chat_template(llm: MaskProbeLlama) -> None:
     assert ids[0] != ids[1]
 
 
+def test_chat_template_as_text_without_a_question_or_continued(llm: MaskProbeLlama) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    text = llm.apply_chat_template(messages, tokenize=False)
+    assert text == llm.detokenize(llm.apply_chat_template(messages), special=True)
+    end = "<|im_start|>assistant\n"
+    assert llm.apply_chat_template(messages, add_generation_prompt=False, tokenize=False) == text.removesuffix(end)
+    begun = [*messages, {"role": "assistant", "content": "Hello, "}]
+    assert llm.apply_chat_template(begun, tokenize=False) == text + "Hello, "
+    assert llm.apply_chat_template(begun) == llm.tokenize(text + "Hello, ", add_bos=False)
+    for name in ("tokenize", "add_generation_prompt", "continue_final_message"):
+        with pytest.raises(TypeError, match=name):
+            llm.apply_chat_template(messages, **{name: "yes"})
+
+
+def test_a_chat_template_of_the_callers(tiny_path: Callable[[str], Path]) -> None:
+    with MaskProbeLlama(tiny_path("llama"), n_threads=1, chat_template="{{ messages[0].content }}!") as tiny:
+        assert tiny.has_chat_template()
+        assert tiny.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi!"
+    for options, why in (
+        ({"chat_template": "{% if %}"}, "chat_template is no Jinja template"),
+        ({"chat_template": "Hi", "chat_format": "chatml"}, "chat_format and chat_template exclude each other"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            MaskProbeLlama(tiny_path("llama"), n_threads=1, **options)
+
+
 def test_a_model_without_chat_template_says_so(tiny_path: Callable[[str], Path]) -> None:
     with (
         MaskProbeLlama(tiny_path("llama"), n_threads=1) as tiny,
-        pytest.raises(ModelError, match=r"llama\.gguf has no chat template; give the prompt as text"),
+        pytest.raises(ModelError, match=r"llama\.gguf has no chat template; name a chat_format"),
     ):
         tiny.apply_chat_template([{"role": "user", "content": "Hi"}])

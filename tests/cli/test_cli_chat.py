@@ -188,6 +188,18 @@ def test_answers_alone_go_into_a_file(terminal: Callable[..., pexpect.spawn], ho
     assert "> " not in text
 
 
+def test_thinking_is_switched_for_every_answer(llm: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    apply = llm.apply_chat_template
+    monkeypatch.setattr(
+        llm, "apply_chat_template", lambda messages, **options: asked.append(options) or apply(messages)
+    )
+    conversation = Conversation(llm, OPTIONS, variables={"enable_thinking": False})
+    for question in ("Hi", "And?"):
+        "".join(conversation.answer(question))
+    assert asked == [{"chat_template_kwargs": {"enable_thinking": False}}] * 2
+
+
 def test_a_pipe_is_read_line_by_line(model: str, llm: MaskProbeLlama) -> None:
     lines = "Say hi.\n\n/stats\n/nonsense\nAnd again.\n/exit\nnever read\n"
     command = [sys.executable, "-m", "maskprobe.cli", "chat", "-m", model, *ARGS, "--max-tokens", "10"]

@@ -88,6 +88,35 @@ def test_bytes_that_are_no_text_are_replaced(model: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+SWITCH = (
+    "{{ messages[-1].content }}{% if enable_thinking is defined %}{{ ' yes' if enable_thinking else ' no' }}{% endif %}"
+)
+
+
+def test_a_template_file_and_its_switch_of_thinking(model: str, llm: MaskProbeLlama, tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text(SWITCH, "utf-8")
+    fast = ("-m", model, *FAST, "--max-tokens", "2", "--json", "--chat-template-file", str(file))
+    for option, end in (((), ""), (("--think",), " yes"), (("--no-think",), " no")):
+        printed, error = generate("One, two", *fast, *option)
+        assert error is None
+        assert json.loads(printed)["stats"]["prompt_n"] == len(llm.tokenize("One, two" + end))
+    for missing in (tmp_path / "none.jinja", tmp_path):
+        error = generate("Hi", "-m", model, *FAST, "--chat-template-file", str(missing))[1]
+        assert isinstance(error, ValueError)
+        assert str(missing) in str(error)
+    file.write_text("{% if %}", "utf-8")
+    assert "chat_template is no Jinja template: line 1" in str(generate("Hi", *fast)[1])
+
+
+def test_a_template_without_a_switch_of_thinking_says_so(model: str) -> None:
+    for option in ("--think", "--no-think"):
+        error = generate("Hi", "-m", model, *FAST, option)[1]
+        assert isinstance(error, ValueError)
+        assert "cannot switch thinking" in str(error)
+    assert "--think needs the chat template" in str(generate("Hi", "-m", model, *FAST, "--raw", "--no-think")[1])
+
+
 def test_raw_and_system_exclude_each_other(model: str) -> None:
     _, error = generate("Hi", "-m", model, "--raw", "--system", "Be brief.")
     assert isinstance(error, ValueError)

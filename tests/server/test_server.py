@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -12,7 +13,9 @@ import pytest
 from server_fixtures import HELLO, NAME, connect, fetch, openai_client, send
 
 from maskprobe import DecodeError, MaskProbeLlama
+from maskprobe.chat.formats import ChatFormats
 from maskprobe.core.session import Pass, Session
+from maskprobe.server.requests import IGNORED, NEUTRAL
 
 WEATHER = {
     "type": "function",
@@ -160,7 +163,7 @@ def test_max_completion_tokens_is_max_tokens(client: openai.OpenAI) -> None:
     assert ask(client, max_completion_tokens=3, max_tokens=openai.omit).usage.completion_tokens == 3
 
 
-def test_null_and_unknown_fields_change_nothing(url: str, client: openai.OpenAI) -> None:
+def test_null_and_ignored_fields_change_nothing(url: str, client: openai.OpenAI) -> None:
     body = {"messages": HELLO, "temperature": 0, "max_tokens": 18}
     more = {
         "top_p": None,
@@ -170,7 +173,8 @@ def test_null_and_unknown_fields_change_nothing(url: str, client: openai.OpenAI)
         "seed": -1,
         "user": "me",
         "store": False,
-        "no_such_field": [1],
+        "dry_multiplier": 0.0,
+        "dry_base": 1.75,
         "n": 1,
     }
     reply = fetch(url, "/v1/chat/completions", body | more)
@@ -341,3 +345,58 @@ def test_failure_before_the_first_token_is_a_500(url: str, monkeypatch: pytest.M
         patch.setattr(Session, "prefill", fails)
         reply = fetch(url, "/v1/chat/completions", {"messages": HELLO, "stream": True})
     assert (reply.status, reply.error()["type"]) == (500, "server_error")
+
+
+# --- prompts of chats ---------------------------------------------------------------------------------
+
+
+def prompt_tokens(url: str, **body: Any) -> int:
+    reply = fetch(url, "/v1/chat/completions", {"max_tokens": 1, "temperature": 0} | body)
+    assert reply.status == 200, reply.body
+    return int(reply.json()["usage"]["prompt_tokens"])
+
+
+def test_a_last_message_of_the_assistants_is_continued(url: str, served: MaskProbeLlama) -> None:
+    messages = [*HELLO, {"role": "assistant", "content": "Monday, "}]
+    for more in ({}, {"continue_final_message": False}, {"add_generation_prompt": False}):
+        assert prompt_tokens(url, messages=messages, **more) == len(served.apply_chat_template(messages, **more))
+    ids = served.apply_chat_template(messages)
+    assert served.detokenize(ids, special=True).endswith("<|im_start|>assistant\nMonday, ")
+
+
+def test_template_variables_reach_the_template(
+    url: str, served: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ messages[0].content }}{{ ' a' * (length or 1) }}{% if enable_thinking is false %} b b b b{% endif %}"
+    formats = ChatFormats("model.gguf", {"tokenizer.chat_template": template}, "", "", None, None)
+    monkeypatch.setattr(served, "chat_formats", formats)
+    least = prompt_tokens(url, messages=HELLO)
+    assert prompt_tokens(url, messages=HELLO, chat_template_kwargs={"length": 9}) == least + 8
+    assert prompt_tokens(url, messages=HELLO, chat_template_kwargs={"enable_thinking": False}) == least + 4
+    assert prompt_tokens(url, messages=HELLO, reasoning_effort="none") == least + 4
+    assert prompt_tokens(url, messages=HELLO, reasoning_effort="low") == least
+
+
+def test_an_agents_conversation_as_openais_client_sends_it(url: str, served: MaskProbeLlama) -> None:
+    function = {"name": "today", "arguments": '{"zone": "UTC"}'}
+    messages: list[dict[str, Any]] = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Monday"}]},
+    ]
+    tools = [{"type": "function", "function": {"name": "today", "parameters": {"type": "object", "properties": {}}}}]
+    assert prompt_tokens(url, messages=messages, tools=tools) == len(served.apply_chat_template(messages, tools))
+
+
+def test_llama_servers_json_schema(url: str) -> None:
+    schema = {"type": "object", "properties": {"day": {"enum": ["Monday"]}}, "required": ["day"]}
+    body = {"json_schema": schema, "temperature": 0, "max_tokens": 40}
+    chat = fetch(url, "/v1/chat/completions", body | {"messages": HELLO}).json()["choices"][0]
+    assert json.loads(chat["message"]["content"]) == {"day": "Monday"}
+    text = fetch(url, "/v1/completions", body | {"prompt": "A day in JSON:"}).json()["choices"][0]["text"]
+    assert json.loads(text) == {"day": "Monday"}
+
+
+def test_docs_list_what_is_ignored() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+    assert [field for field in (*IGNORED, *NEUTRAL) if f"`{field}`" not in text] == []

@@ -80,6 +80,31 @@ def _goes_on(url: str) -> Iterator[None]:
         ("tool_choice", "sometimes"),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "nobody"}}),
+        ("no_such_field", 1),
+        ("max_tokns", 5),
+        ("dry_multiplier", 0.8),
+        ("xtc_probability", 0.5),
+        ("dynatemp_range", 0.1),
+        ("samplers", ["top_k"]),
+        ("repeat_last_n", 10),
+        ("ignore_eos", True),
+        ("modalities", ["audio"]),
+        ("verbosity", "low"),
+        ("audio", {"voice": "alloy"}),
+        ("web_search_options", {}),
+        ("stream_options.no_such_option", True),
+        ("response_format.strict", True),
+        ("tools[0].cache_control", {}),
+        ("json_schema", {"type": "object", "uniqueItems": 1}),
+        ("json_schema", 5),
+        ("chat_template_kwargs", ["enable_thinking"]),
+        ("chat_template_kwargs", {"messages": []}),
+        ("chat_template_kwargs", {"tools": []}),
+        ("reasoning_effort", 3),
+        ("reasoning_effort", ""),
+        ("add_generation_prompt", "no"),
+        ("continue_final_message", 1),
+        ("continue_final_message", True),  # the last message is the user's
         ("messages", "hello"),
         ("messages", []),
         ("messages[0]", "hello"),
@@ -129,6 +154,10 @@ def test_bad_field_of_a_chat(url: str, param: str, value: Any) -> None:
         ("logprobs", {"prompt": "a", "logprobs": True}),
         ("logprobs", {"prompt": "a", "logprobs": 1000}),
         ("echo", {"prompt": "a", "echo": 1}),
+        ("no_such_field", {"prompt": "a", "no_such_field": 1}),
+        ("chat_template_kwargs", {"prompt": "a", "chat_template_kwargs": {}}),
+        ("json_schema", {"prompt": "a", "json_schema": {"uniqueItems": True}}),
+        ("json_schema", {"prompt": "a", "json_schema": {}, "grammar": 'root ::= "a"'}),
         ("suffix", {"prompt": "a", "suffix": "b"}),  # this model has no fill-in-the-middle tokens
         (None, {"prompt": [999999]}),
         (None, {"prompt": [-1]}),
@@ -138,6 +167,26 @@ def test_bad_field_of_a_chat(url: str, param: str, value: Any) -> None:
 def test_bad_field_of_a_completion(url: str, param: str | None, body: dict[str, Any]) -> None:
     reply = fetch(url, COMPLETION, body)
     assert (reply.status, reply.error()["param"]) == (400, param)
+
+
+def test_what_is_not_supported_is_named(url: str) -> None:
+    message = fetch(url, CHAT, {"messages": HELLO, "min_tokens": 5}).error()["message"]
+    assert message == "min_tokens: is not supported by this server; leave it out, got 5"
+    both = {"json_schema": {}, "response_format": {"type": "json_object"}}
+    error = fetch(url, CHAT, {"messages": HELLO} | both).error()
+    assert (error["param"], "json_schema" in error["message"]) == ("response_format", True)
+
+
+def test_calls_in_a_history_are_named_by_their_place(url: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    messages = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": ""},
+    ]
+    reply = fetch(url, CHAT, {"messages": messages, "max_tokens": 1})
+    assert (reply.status, reply.error()["param"]) == (400, "messages")
+    assert "messages[1].tool_calls[0].function.arguments" in reply.error()["message"]
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_answers_follow_what_pydantic_makes_of_a_tree(url: str) -> None:
 
 
 def test_a_tool_call_that_was_cut_is_none(url: str) -> None:
-    parameters = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    parameters = {"type": "object", "properties": {"name": {"enum": ["Monday"]}}, "required": ["name"]}
     body = {"messages": HELLO, "temperature": 0} | tool(parameters)
     assert fetch(url, CHAT, body | {"max_tokens": 2}).json()["choices"][0]["finish_reason"] == "length"
     assert fetch(url, CHAT, body | {"stop": ["name"]}).json()["choices"][0]["finish_reason"] == "stop"

@@ -2,28 +2,28 @@
 
 A template renders messages into one text, in which both look the same. Here messages are rendered once more with
 stand-ins for the characters that spell control tokens: what still is one is the template's. Only where that makes a
-difference do stand-ins stay in the prompt, until it is tokenized. Knows texts and tokens; leaves rendering to chat.py.
+difference do stand-ins stay in the prompt, until it is tokenized. Knows texts and tokens; leaves rendering to others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..llamacpp.installed import llama_cpp
 from ..llamacpp.vocabulary import Vocabulary
 
-Messages = list[dict[str, Any]]
+T = TypeVar("T")
 
 _SPACE = " \t\n\v\f\r"
 _LAST_RARE = 0x2A6D6  # stand-ins are taken downwards from here: ideographs, which repr() and tojson leave as they are
 
 
-class AsText(NamedTuple):
-    """Messages, and the characters that stand-ins in them stand for; none if the messages are as they were."""
+class AsText(NamedTuple, Generic[T]):
+    """What a prompt is made of, and the characters that stand-ins in it stand for; none if it is as it was."""
 
-    messages: Messages
+    values: T
     characters: dict[int, str]
 
 
@@ -40,15 +40,16 @@ class ControlTokens:
     def __init__(self, vocab: Vocabulary) -> None:
         self._vocab = vocab
 
-    def as_text(self, messages: Messages, render: Callable[[Messages], str]) -> AsText:
-        """Messages whose prompt has no control tokens but the template's, changed as little as that takes.
+    def as_text(self, values: T, render: Callable[[T], str]) -> AsText[T]:
+        """Values whose prompt has no control tokens but the template's, changed as little as that takes.
 
         Args:
-            render: makes the text of the prompt, of these messages or changed ones.
+            values: what the prompt is made of, messages say: texts, lists, dictionaries, in each other.
+            render: makes the text of the prompt, of these values or changed ones.
         """
-        used = set("".join(_strings(messages)))
+        used = set("".join(_strings(values)))
         if not used & self._marks:
-            return AsText(messages, {})
+            return AsText(values, {})
         codes = (code for code in range(_LAST_RARE, 0, -1) if chr(code) not in used)
         characters = dict(zip(codes, sorted(self._marks), strict=False))
         stand_ins = {ord(character): code for code, character in characters.items()}
@@ -61,12 +62,12 @@ class ControlTokens:
                 text = text.replace(control.text, hidden(control.text))
             return text
 
-        strict = _changed(messages, hidden)
+        strict: T = _changed(values, hidden)
         wanted = self._found(render(strict))
-        if self._found(render(messages)) == wanted:
-            return AsText(messages, {})
+        if self._found(render(values)) == wanted:
+            return AsText(values, {})
         # Templates look at what messages hold, a block of thoughts for instance: the fewer stand-ins the better.
-        mild = _changed(messages, hidden_where_spelled)
+        mild: T = _changed(values, hidden_where_spelled)
         return AsText(mild if self._found(render(mild)) == wanted else strict, characters)
 
     def tokenize(self, prompt: str, characters: dict[int, str], *, add_bos: bool) -> list[int]:

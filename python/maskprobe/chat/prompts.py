@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from ..checking import checked_flag, checked_integer
 from ..errors import ContextError
 from ..llamacpp.model import Model
-from .control_tokens import AsText, ControlTokens, Messages
+from .control_tokens import AsText, ControlTokens
+from .formats import ChatFormats
+from .handlers import Formatted
+from .requests import Chat
 
 Prompt = str | Sequence[int]
+
+
+class ChatPrompt(NamedTuple):
+    """A chat as token ids and as text.
+
+    Args:
+        stop: the strings that end the answer to it.
+        calls_as_hermes: the template has no form for calls, and the model was told in words to write Hermes's.
+    """
+
+    ids: list[int]
+    text: str
+    stop: list[str]
+    calls_as_hermes: bool
 
 
 @dataclass(frozen=True)
@@ -53,19 +71,31 @@ class Prompts:
             )
         return ids
 
-    def of_messages(self, messages: Messages, render: Callable[[Messages], str], *, parse_special: bool) -> list[int]:
-        """The token ids of the text that render makes of messages.
+    def of_chat(self, formats: ChatFormats, chat: Chat, *, parse_special: bool) -> ChatPrompt:
+        """The prompt that a format makes of a chat.
 
         Args:
-            parse_special: parse control tokens that messages spell, which are text otherwise.
+            parse_special: parse control tokens that messages, tools and variables spell, which are text otherwise.
+
+        Raises:
+            ModelError, ValueError: see :meth:`ChatFormats.rendering` and :class:`Rendering`.
         """
-        asked = AsText(messages, {})
+        rendering = formats.rendering(chat)
+        hermes = rendering.tells_how_to_call(chat)
+        chat = rendering.translated(chat)
+
+        def formatted(values: list[Any]) -> Formatted:
+            messages, variables = values
+            return rendering.prompt(replace(chat, messages=messages, variables=variables))
+
+        asked = AsText([chat.messages, chat.variables], {})
         if not checked_flag("parse_special", parse_special):
-            asked = self.control_tokens.as_text(messages, render)
-        text = render(asked.messages)
+            asked = self.control_tokens.as_text(asked.values, lambda values: formatted(values).text)
+        text, stop = formatted(asked.values)
         if asked.characters:
-            return self.control_tokens.tokenize(text, asked.characters, add_bos=True)
-        return self.tokenize(text)
+            ids = self.control_tokens.tokenize(text, asked.characters, add_bos=True)
+            return ChatPrompt(ids, text.translate(asked.characters), stop, hermes)
+        return ChatPrompt(self.tokenize(text), text, stop, hermes)
 
     def of_completion(self, prompt: Prompt, suffix: str | None = None) -> list[int]:
         """The token ids that a completion of the prompt, in front of a suffix, starts from.

@@ -6,10 +6,16 @@ Checks them and makes grammars of them; leaves prompts to formats.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypedDict
 
+from typing_extensions import Unpack
+
+from ..checking import checked_flag
 from ..grammars.grammar import Grammar
+from .templates import RESERVED
 
+_OTHER_NAMES = {"enable_thinking": "thinking", "reasoning_effort": "reasoning_strength"}  # of some families
 # The keywords of a tool's schema that chat formats of llama-cpp-python honour which make a grammar of it themselves.
 _HONOURED = {"type", "properties", "required", "items", "title", "description", "default", "examples"}
 
@@ -79,6 +85,16 @@ class Tools(NamedTuple):
                 return function
         raise ValueError(f"tool_choice names {name!r}, which is not among the tools")
 
+    def all(self) -> list[dict[str, Any]] | None:
+        """The tools as OpenAI names them now, None if there are none."""
+        if self.functions is None:
+            return self.tools or None
+        return [{"type": "function", "function": function} for function in self.functions] or None
+
+    def variables(self) -> dict[str, Any]:
+        """What templates may be told beside the tools themselves."""
+        return {} if self.tool_choice is None else {"tool_choice": self.tool_choice}
+
     def check_for_own_grammars(self) -> None:
         """Refuses schemas of which a format that makes grammars itself would lose something.
 
@@ -141,3 +157,75 @@ def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError(f"{name}[{i}] must be a dictionary that names a function, got {tool!r}")
     return [dict(tool) for tool in tools]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What a prompt is made of.
+
+    Args:
+        messages: see :func:`checked_messages`.
+        tools: that the model may call, None = none.
+        variables: of the template, beside messages and tools.
+        add_generation_prompt: end with what begins an answer.
+        continued: end within the last message instead, which is the assistant's.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+    continued: bool = False
+
+    def is_agents(self) -> bool:
+        """Whether there are tools, calls or results."""
+        return bool(self.tools) or any(m.get("tool_calls") or m["role"] == "tool" for m in self.messages)
+
+
+class PromptOptions(TypedDict, total=False):
+    """What a caller may say of a chat's prompt."""
+
+    chat_template_kwargs: Mapping[str, Any] | None
+    reasoning_effort: str | None
+    add_generation_prompt: bool
+    continue_final_message: bool | None
+
+
+def checked_chat(messages: object, tools: object = None, **options: Unpack[PromptOptions]) -> Chat:
+    """A chat of what a caller gives; see :meth:`maskprobe.loaded.LoadedModel.apply_chat_template`.
+
+    Raises:
+        ValueError, TypeError: something is wrong; the message says what.
+    """
+    chat = checked_messages(messages)
+    last = chat[-1]
+    can_continue = last["role"] == "assistant" and not last.get("tool_calls")
+    generation = checked_flag("add_generation_prompt", options.get("add_generation_prompt", True))
+    continued = can_continue and generation
+    if (asked := options.get("continue_final_message")) is not None:
+        continued = checked_flag("continue_final_message", asked)
+    if continued and not can_continue:
+        raise ValueError("continue_final_message needs a last message of the assistant's without tool_calls")
+    variables = template_variables(options.get("chat_template_kwargs"), options.get("reasoning_effort"))
+    return Chat(chat, checked_tools(tools, "tools") or None, variables, generation, continued)
+
+
+def template_variables(given: object, reasoning_effort: object) -> dict[str, Any]:
+    """The variables of a template that a request sets; templates take those that they know.
+
+    Raises:
+        ValueError, TypeError: a name is taken, or no name.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"chat_template_kwargs must map names to values, got {given!r:.80}")
+    variables = dict(given or {})
+    for name in variables:
+        if not isinstance(name, str) or name in RESERVED:
+            raise ValueError(f"chat_template_kwargs cannot set {name!r}; the request's own fields say it")
+    if reasoning_effort is not None:
+        if not isinstance(reasoning_effort, str):
+            raise TypeError(f"reasoning_effort must be a word such as low, got {reasoning_effort!r:.80}")
+        effort = {"enable_thinking": False} if reasoning_effort == "none" else {"reasoning_effort": reasoning_effort}
+        variables = effort | variables
+    same = {other: variables[name] for name, other in _OTHER_NAMES.items() if name in variables}
+    return same | variables

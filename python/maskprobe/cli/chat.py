@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from .chat_input import piped_messages, typed_messages
 from .groups import grouped
 from .loading import Adapted
 from .options import ModelOption, SpeculationOption, note, warn
-from .sampling import Answering, SystemOption
+from .sampling import Answering, SystemOption, ThinkOption, template_variables
 from .terminal import pipes, write
 
 HELP = """\
@@ -44,6 +44,7 @@ def chat(
     *,
     model: ModelOption = None,
     system: SystemOption = None,
+    think: ThinkOption = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens per answer.")] = 1024,
     answering: Answering,
     speculation: SpeculationOption = "",
@@ -59,7 +60,7 @@ def chat(
                 f"{name} has no chat template, so it cannot chat; maskprobe generate --raw continues a text"
             )
         llm.stream([0], **options)  # checks the options now, and decodes nothing
-        conversation = Conversation(llm, options, system)
+        conversation = Conversation(llm, options, system, template_variables(llm, think))
         if sys.stdin.isatty():
             note(f"{name}, {llm.n_ctx()} tokens of context. /help lists commands.")
             _talk(conversation, typed_messages(), interactive=True)
@@ -70,9 +71,16 @@ def chat(
 class Conversation:
     """The messages of a chat and the figures of its answers."""
 
-    def __init__(self, llm: MaskProbeLlama, options: Options, system: str | None = None) -> None:
+    def __init__(
+        self,
+        llm: MaskProbeLlama,
+        options: Options,
+        system: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         self._llm = llm
         self._options = options
+        self._variables = variables  # of the chat template
         self.system = system
         self.turns: list[dict[str, str]] = []  # by user and assistant, in turn
         self.answers: list[Stats] = []  # of finished answers, also of those that were reset
@@ -89,7 +97,7 @@ class Conversation:
             ContextError: the conversation has outgrown the context; it is as before.
         """
         question = {"role": "user", "content": text}
-        ids = self._llm.apply_chat_template([*self.messages, question])
+        ids = self._llm.apply_chat_template([*self.messages, question], chat_template_kwargs=self._variables)
         pieces: list[str] = []
         try:
             with closing(self._llm.stream(ids, **self._options)) as stream:

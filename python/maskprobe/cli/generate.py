@@ -19,7 +19,7 @@ from .app import app
 from .groups import grouped
 from .loading import Adapted
 from .options import ModelOption, SpeculationOption, note
-from .sampling import Answering, SystemOption
+from .sampling import Answering, SystemOption, ThinkOption, template_variables
 from .terminal import pipes, write
 
 
@@ -33,6 +33,7 @@ def generate(
     ] = None,
     model: ModelOption = None,
     system: SystemOption = None,
+    think: ThinkOption = None,
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
     answering: Answering,
     speculation: SpeculationOption = "",
@@ -47,10 +48,11 @@ def generate(
     with pipes():
         text = _prompt_text(ctx, prompt)
     settings = parse_speculation(speculation)
-    if raw and system is not None:
-        raise ValueError("--system needs the chat template; leave out --raw, or put it into the prompt")
+    if raw and (system is not None or think is not None):
+        option = "--system" if system is not None else "--think"
+        raise ValueError(f"{option} needs the chat template; leave out --raw, or put it into the prompt")
     with pipes(), MaskProbeLlama(resolve_model(model), speculation=settings, **loading.arguments()) as llm:
-        ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system)
+        ids = llm.tokenize(text) if raw else _chat_prompt(llm, text, system, think)
         options = answering.options(max_tokens)
         if answering.seed is None:
             options["seed"] = secrets.randbits(31)  # one for both runs of --compare
@@ -93,8 +95,9 @@ def _prompt_text(ctx: typer.Context, prompt: str | None) -> str:
     return text
 
 
-def _chat_prompt(llm: MaskProbeLlama, text: str, system: str | None) -> list[int]:
+def _chat_prompt(llm: MaskProbeLlama, text: str, system: str | None, think: bool | None) -> list[int]:
     if not llm.has_chat_template():
         raise ModelError(f"{llm.model_path.name} has no chat template; --raw continues the prompt as it is")
     messages = [{"role": "system", "content": system}] if system is not None else []
-    return llm.apply_chat_template([*messages, {"role": "user", "content": text}])
+    messages.append({"role": "user", "content": text})
+    return llm.apply_chat_template(messages, chat_template_kwargs=template_variables(llm, think))

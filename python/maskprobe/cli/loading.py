@@ -6,6 +6,7 @@ The ranges are checked where models are loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ class Loading(Machine):
 
 @dataclass(kw_only=True)
 class Adapted(Loading):
-    """Also what changes the model: llama.cpp's options, for one adapter and one control vector."""
+    """Also what changes the model: llama.cpp's options, for one adapter, one control vector and a chat template."""
 
     lora: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A LoRA adapter in GGUF form.")] = None
     lora_scaled: Annotated[
@@ -71,6 +72,10 @@ class Adapted(Loading):
         typer.Option(metavar="START END", help="The first and the last layer that it is added to; default: all."),
     ] = None
 
+    chat_template_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A Jinja template in place of the model's own.")
+    ] = None
+
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of MaskProbeLlama."""
         lora, lora_scale = _only("--lora", self.lora, self.lora_scaled)
@@ -83,7 +88,16 @@ class Adapted(Loading):
             "control_vector": vector,
             "control_vector_scale": vector_scale,
             "control_vector_layer_range": self.control_vector_layer_range,
+            "chat_template": self._chat_template(),
         }
+
+    def _chat_template(self) -> str | None:
+        if self.chat_template_file is None:
+            return None
+        try:
+            return self.chat_template_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--chat-template-file: cannot read {self.chat_template_file}: {error}") from error
 
 
 def _only(option: str, files: list[str] | None, scaled: list[str] | None) -> tuple[str | None, float]:

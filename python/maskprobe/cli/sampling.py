@@ -1,4 +1,4 @@
-"""Options of sampling that commands which answer share, under llama-cpp-python's names.
+"""Options of answers that commands share: sampling under llama-cpp-python's names, thinking, the system message.
 
 The ranges are checked where sampling is.
 """
@@ -6,12 +6,17 @@ The ranges are checked where sampling is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..generation.request import Options
+from ..llama import MaskProbeLlama
 
+ThinkOption = Annotated[
+    bool | None,
+    typer.Option("--think/--no-think", help="Think before answering, or not; default: as the chat template has it."),
+]
 SystemOption = Annotated[str | None, typer.Option(help="System message.")]
 
 
@@ -43,3 +48,22 @@ class Answering:
             "stop": self.stop or [],
             "speculate": False if self.plain else None,
         }
+
+
+def template_variables(llm: MaskProbeLlama, think: bool | None) -> dict[str, Any]:
+    """Variables of the chat template that stand for --think or --no-think.
+
+    Raises:
+        ValueError: the template has no such switch.
+    """
+    if think is None:
+        return {}
+    question = [{"role": "user", "content": "?"}]
+    on, off = (
+        llm.apply_chat_template(question, chat_template_kwargs={"enable_thinking": value}) for value in (True, False)
+    )
+    if on == off:
+        raise ValueError(
+            f"the chat template of {llm.model_path.name} cannot switch thinking; leave --think and --no-think out"
+        )
+    return {"enable_thinking": think}

@@ -6,11 +6,11 @@ There are two ways: the prompt that a format makes of the messages, or a handler
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..chat.control_tokens import Messages
-from ..chat.handlers import ChatModel, Formatted, Handler, stream_chat, with_messages_as_text
-from ..chat.requests import Tools, answer_grammar, checked_messages, checked_tools
+from ..chat.handlers import ChatModel, Handler, stream_chat, with_messages_as_text
+from ..chat.requests import Chat, PromptOptions, Tools, answer_grammar, checked_chat, checked_tools
 from ..checking import checked_flag
 from ..loaded import LoadedModel
 from .answers import answer_chunks, chat_logprobs, whole_answer
@@ -24,7 +24,7 @@ def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     """An answer, or an iterator of its parts; arguments: those of create_chat_completion by name."""
     refuse_callbacks(arguments)
     checked_flag("stream", arguments["stream"])
-    messages = checked_messages(arguments["messages"])
+    chat = checked_chat(arguments["messages"], **_prompt_options(arguments))
     tools = Tools(
         checked_tools(arguments["tools"], "tools"),
         arguments["tool_choice"],
@@ -36,26 +36,20 @@ def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     options["stop"] = [stop] if isinstance(stop, str) else list(stop or ())
     handler = llm.chat_formats.handler()
     if handler is not None:
-        return _by_handler(llm, handler, messages, tools, options, arguments)
-    return _by_format(llm, messages, tools, options, arguments)
+        return _by_handler(llm, handler, chat, tools, options, arguments)
+    return _by_format(llm, chat, tools, options, arguments)
 
 
 def _by_format(
-    llm: LoadedModel, messages: Messages, tools: Tools, options: dict[str, Any], arguments: Mapping[str, Any]
+    llm: LoadedModel, chat: Chat, tools: Tools, options: dict[str, Any], arguments: Mapping[str, Any]
 ) -> Any:
     tool = tools.called()
     options["grammar"] = answer_grammar(arguments["response_format"], arguments["grammar"], tool)
     options["logprobs"] = _n_top(arguments)
-    formatted = Formatted("", [])
-
-    def render(messages: Messages) -> str:
-        nonlocal formatted
-        formatted = llm.chat_formats.format(messages, **tools._asdict())
-        return formatted.text
-
-    prompt = llm.prompts.of_messages(messages, render, parse_special=arguments["parse_special"])
-    options["stop"] += formatted.stop
-    parts = completion_parts(llm, prompt, chat_logprobs, options)
+    chat = replace(chat, tools=tools.all(), variables={**chat.variables, **tools.variables()})
+    prompt = llm.prompts.of_chat(llm.chat_formats, chat, parse_special=arguments["parse_special"])
+    options["stop"] += prompt.stop
+    parts = completion_parts(llm, prompt.ids, chat_logprobs, options)
     name = tool["name"] if tool is not None else None
     return answer_chunks(parts, name) if arguments["stream"] else whole_answer(whole_completion(parts), name)
 
@@ -63,12 +57,14 @@ def _by_format(
 def _by_handler(
     llm: LoadedModel,
     handler: Handler,
-    messages: Messages,
+    chat: Chat,
     tools: Tools,
     options: dict[str, Any],
     arguments: Mapping[str, Any],
 ) -> Any:
     tools.check_for_own_grammars()
+    for name in arguments["prompt"]:
+        raise ValueError(f"{name} is for chat templates, and this chat format has none; leave it out")
     model = ChatModel(llm, {name: options.pop(name) for name in _OURS})
     if not checked_flag("parse_special", arguments["parse_special"]):
         handler = with_messages_as_text(handler, llm)
@@ -76,8 +72,16 @@ def _by_handler(
     options["stream"] = arguments["stream"]
     options["grammar"] = answer_grammar(arguments["response_format"], arguments["grammar"], None)
     options["logprobs"], options["top_logprobs"] = arguments["logprobs"], _n_top(arguments)
-    answer = handler(llama=model, messages=messages, **options)
+    answer = handler(llama=model, messages=chat.messages, **options)
     return stream_chat(answer, model) if arguments["stream"] else answer | {"timings": model.last["timings"]}
+
+
+def _prompt_options(arguments: Mapping[str, Any]) -> PromptOptions:
+    options: PromptOptions = arguments["prompt"]
+    for name in options:
+        if name not in PromptOptions.__annotations__:
+            raise TypeError(f"create_chat_completion() got an unexpected keyword argument {name!r}")
+    return options
 
 
 def _n_top(arguments: Mapping[str, Any]) -> int | None:

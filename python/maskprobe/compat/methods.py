@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from typing_extensions import Unpack
+
+from ..chat.requests import PromptOptions
 from ..generation.request import BeforePass
 from ..loaded import LoadedModel
 from ..speculation import Speculation
@@ -110,15 +113,18 @@ class CompletionMethods(LoadedModel):
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
         parse_special: bool = False,
+        **prompt: Unpack[PromptOptions],
     ) -> Any:
-        """Answers messages in the model's chat format, which llama-cpp-python renders.
+        """Answers messages in the model's chat format.
 
         Args:
-            messages: dictionaries with ``role`` and ``content``, and what the model's template knows beside.
+            messages: dictionaries with ``role`` and ``content``, calls and their results in OpenAI's form, and what
+                the model's template knows beside. A last message of the assistant's is continued.
             tools, tool_choice, functions, function_call: as in llama-cpp-python; a named tool is enforced by a grammar.
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's ``json_schema``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
-            parse_special: parse control tokens that messages spell, which are text otherwise.
+            parse_special: parse control tokens that messages and tools spell, which are text otherwise.
+            prompt: chat_template_kwargs, reasoning_effort and so on, see :meth:`apply_chat_template`.
             stream, model, max_tokens, speculate, cache_prompt: see :meth:`create_completion`; so are all others.
 
         Returns:

@@ -171,10 +171,6 @@ class Model:
             found[texts[0]] = texts[1]
         return found
 
-    def chat_template(self) -> str | None:
-        template = llama_cpp.llama_model_chat_template(self.model, None)
-        return template.decode(errors="replace") if template else None
-
     def description(self) -> str:
         buffer = ctypes.create_string_buffer(256)
         llama_cpp.llama_model_desc(self.model, buffer, len(buffer))

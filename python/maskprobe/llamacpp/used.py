@@ -27,7 +27,6 @@ FUNCTIONS = {
     "llama_memory_seq_cp": "void(ptr, int32, int32, int32, int32)",
     "llama_memory_seq_pos_max": "int32(ptr, int32)",
     "llama_memory_seq_rm": "bool8(ptr, int32, int32, int32)",
-    "llama_model_chat_template": "ptr(ptr, ptr)",
     "llama_model_default_params": "llama_model_params()",
     "llama_model_desc": "int32(ptr, ptr, int64)",
     "llama_model_free": "void(ptr)",

@@ -85,6 +85,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     # Validators of our own have said it all.
     given = "" if error["type"] in ("missing", "value_error") else f", got {_short(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "is not supported by this server; leave it out"
     return ApiError(400, f"{param}: {message}{given}" if param else f"{message}{given}", param=param)
 
 

@@ -7,6 +7,10 @@ from typing import Any
 from ..llama import MaskProbeLlama
 from .requests import ChatRequest
 
+# Arguments of a chat on which its prompt depends.
+_ARGUMENTS = {"messages", "tools", "chat_template_kwargs", "reasoning_effort", "add_generation_prompt"}
+_ARGUMENTS |= {"continue_final_message", "parse_special"}
+
 
 def chat_text(llm: MaskProbeLlama, request: ChatRequest) -> str:
     """The prompt as text.
@@ -14,20 +18,13 @@ def chat_text(llm: MaskProbeLlama, request: ChatRequest) -> str:
     Raises:
         ModelError, ValueError: there is no template, or it refuses the messages.
     """
-    messages, tools = _asked(request)
-    return llm.chat_formats.format(messages, tools=tools).text
+    return llm.apply_chat_template(**_asked(request), tokenize=False)
 
 
 def chat_tokens(llm: MaskProbeLlama, request: ChatRequest) -> list[int]:
     """The prompt as the model gets it. Raises what :func:`chat_text` raises."""
-    messages, tools = _asked(request)
-
-    def render(messages: list[dict[str, Any]]) -> str:
-        return llm.chat_formats.format(messages, tools=tools).text
-
-    return llm.prompts.of_messages(messages, render, parse_special=bool(request.parse_special))
+    return llm.apply_chat_template(**_asked(request), tokenize=True)
 
 
-def _asked(request: ChatRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-    arguments = request.arguments()
-    return arguments["messages"], arguments.get("tools")
+def _asked(request: ChatRequest) -> dict[str, Any]:
+    return {name: value for name, value in request.arguments().items() if name in _ARGUMENTS}

@@ -1,7 +1,7 @@
 """The requests: which fields there are, what they may hold, and which arguments of the model they become.
 
-Fields and limits are OpenAI's where it has them, llama-server's otherwise. Unknown fields are ignored, null means
-"not given", and the model checks what only it can know.
+Fields and limits are OpenAI's where it has them, llama-server's otherwise. What is not supported is refused by its
+name, unless it changes no answer; null means "not given", and the model checks what only it can know.
 """
 
 from __future__ import annotations
@@ -23,8 +23,43 @@ from pydantic import (
 )
 
 from ..generation.request import MAX_TOP_LOGPROBS
+from ..grammars.grammar import Grammar
 
 _INT = 2**31 - 1
+
+# Clients send these whoever answers, and no answer depends on them here; docs/server.md lists them.
+IGNORED = (
+    *("user", "metadata", "store", "service_tier", "safety_identifier"),
+    *("prompt_cache_key", "prompt_cache_retention", "prediction"),
+    # Of samplers that are off, see below.
+    *("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+    *("xtc_threshold", "dynatemp_exponent", "adaptive_decay"),
+)
+# Values that ask for nothing, of fields that are not supported otherwise.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "dry_multiplier": (0,),
+    "xtc_probability": (0,),
+    "dynatemp_range": (0,),
+    "top_n_sigma": (-1,),
+    "adaptive_target": (-1,),
+    "repeat_last_n": (64,),
+    "min_keep": (0,),
+    "n_keep": (0,),
+    "n_probs": (0,),
+    "n_indent": (0,),
+    "t_max_predict_ms": (0, -1),
+    "id_slot": (-1,),
+    "lora": ([],),
+    "samplers": ([],),
+    "ignore_eos": (False,),
+    "return_tokens": (False,),
+    "return_progress": (False,),
+    "timings_per_token": (False,),
+    "post_sampling_probs": (False,),
+    "reasoning_format": ("auto", "deepseek"),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+}
 
 
 def _random_if_negative(value: object) -> object:
@@ -71,6 +106,11 @@ def _is_tokens(prompt: object) -> bool:
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
+def _asks(name: str, value: object) -> bool:
+    """Whether a field asks for anything."""
+    return value is not None and name not in IGNORED and value not in NEUTRAL.get(name, ())
+
+
 def _check_characters(data: Any) -> None:
     """JSON can write half a character, which no text holds, and Python reads numbers that no answer could repeat."""
     try:
@@ -101,17 +141,19 @@ Schema = dict[str, Any] | bool
 class Strict(BaseModel):
     """JSON has types: "1" and true are no numbers."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class StreamOptions(Strict):
     """OpenAI's stream_options."""
 
     include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 # What no method of the model takes, or each choice for itself.
 _SERVER_ONLY = {"model", "stream", "stream_options", "n", "seed", "prompt", "best_of", "max_completion_tokens"}
+_SERVER_ONLY |= {"json_schema"}
 
 
 class Request(Strict):
@@ -121,12 +163,14 @@ class Request(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Count = 1
-    max_tokens: Limit | None = None
+    max_tokens: Annotated[Limit | None, Field(validation_alias=AliasChoices("max_tokens", "n_predict"))] = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=_INT)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    typical_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    typical_p: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None, Field(validation_alias=AliasChoices("typical_p", "typ_p"))
+    ] = None
     repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -137,13 +181,24 @@ class Request(Strict):
     seed: Seed = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     grammar: str | None = None
+    json_schema: Schema | None = None
     cache_prompt: bool | None = None
     speculate: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_not_given(cls, data: Any) -> Any:
-        return without_nulls(data)
+    def _asked_for(cls, data: Any) -> Any:
+        data = without_nulls(data)
+        return {key: value for key, value in data.items() if _asks(key, value)} if isinstance(data, dict) else data
+
+    @field_validator("json_schema")
+    @classmethod
+    def _can_be_enforced(cls, schema: Schema | None, info: ValidationInfo) -> Schema | None:
+        if schema is not None:
+            if info.data.get("grammar") is not None:
+                raise ValueError("excludes grammar; give one of them")
+            Grammar.from_schema(schema)
+        return schema
 
     @property
     def wants_usage(self) -> bool:
@@ -171,6 +226,12 @@ class CompletionRequest(Request):
         if best_of is not None and best_of != info.data.get("n", 1):
             raise ValueError(f"must be n, as no choice is left out; got {best_of}")
         return best_of
+
+    def arguments(self) -> dict[str, Any]:
+        arguments = super().arguments()
+        if self.json_schema is not None:
+            arguments["grammar"] = Grammar.from_schema(self.json_schema)
+        return arguments
 
 
 class Message(Strict):
@@ -215,6 +276,8 @@ class JsonSchema(Strict):
     """OpenAI's named JSON schema."""
 
     name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
     schema_: Schema = Field(alias="schema")
 
 
@@ -231,12 +294,23 @@ class ChatRequest(Request):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     parse_special: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Text | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolName | None = None
+
+    @field_validator("response_format")
+    @classmethod
+    def _no_other_schema(cls, format: ResponseFormat | None, info: ValidationInfo) -> ResponseFormat | None:
+        if format is not None and info.data.get("json_schema") is not None:
+            raise ValueError("excludes json_schema; give one of them")
+        return format
 
     @field_validator("tool_choice")
     @classmethod
@@ -254,6 +328,8 @@ class ChatRequest(Request):
         arguments = super().arguments()
         if self.max_completion_tokens is not None:
             arguments["max_tokens"] = self.max_completion_tokens
-        if self.response_format is not None:
+        if self.json_schema is not None:
+            arguments["response_format"] = {"type": "json_schema", "json_schema": {"schema": self.json_schema}}
+        elif self.response_format is not None:
             arguments["response_format"] = self.response_format.model_dump(by_alias=True, exclude_unset=True)
         return arguments
