@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -29,9 +30,15 @@ CHAINS_BY_COPIES = (
     *("kimi-linear", "qwen3next"),
 )
 CHAINS = (*CHAINS_BY_SNAPSHOTS, *CHAINS_BY_COPIES)
+# One of each kind is tried on a device too, where compiling what a model needs takes minutes.
+ON_DEVICE = ("llama", "gemma3", "deepseek2", "qwen2vl", "gemma3n", "lfm2", "mamba")
 NOISE = 5e-3  # F32 kernels round by the shape of the batch; logits spread by about 1
 BUDGET = Speculation(budget=16)
 PROMPT = "the tree of the sea and the tree of the sea and the tree"
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.device] if name in ON_DEVICE else []) for name in names]
 
 
 def test_every_maker_is_tested() -> None:
@@ -48,8 +55,7 @@ def test_the_committed_table_is_what_the_script_makes(tiny_path: Callable[[str],
         assert f"| {name} |" in page
 
 
-@pytest.mark.device
-@pytest.mark.parametrize("name", TREES_WITH_MASKS)
+@pytest.mark.parametrize("name", marked(TREES_WITH_MASKS))
 def test_trees_with_masks_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     decoder = PlainDecoder(tiny_path(name), n_ctx=512)
     with MaskProbeLlama(tiny_path(name), n_ctx=512, n_threads=1) as llm:
@@ -68,8 +74,7 @@ def test_trees_with_masks_are_lossless(name: str, tiny_path: Callable[[str], Pat
     decoder.close()
 
 
-@pytest.mark.device
-@pytest.mark.parametrize("name", TREES_WITHOUT)
+@pytest.mark.parametrize("name", marked(TREES_WITHOUT))
 def test_trees_without_masks_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     decoder = PlainDecoder(tiny_path(name), n_ctx=512)
     with MaskProbeLlama(tiny_path(name), n_ctx=512, n_threads=1) as llm:
@@ -87,8 +92,7 @@ def test_trees_without_masks_are_lossless(name: str, tiny_path: Callable[[str], 
     decoder.close()
 
 
-@pytest.mark.device
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", marked(CHAINS))
 def test_chains_are_lossless(name: str, tiny_path: Callable[[str], Path]) -> None:
     """Drafts that are wrong, partly right (the first time) and right (when the history knows the answer)."""
     decoder = PlainDecoder(tiny_path(name), n_ctx=512)
