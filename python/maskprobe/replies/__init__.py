@@ -1,6 +1,6 @@
 """What a model's text holds: reasoning, an answer, and calls of tools."""
 
-from maskprobe.replies.events import CallArguments, CallBegins, CallEnds, Content, Event, Reasoning
+from maskprobe.replies.events import CallArguments, CallBegins, CallEnds, Content, Event, Leftover, Reasoning
 from maskprobe.replies.formats import Format
 from maskprobe.replies.parser import Parser
 from maskprobe.replies.table import FORMATS, find_format, named
@@ -13,6 +13,7 @@ __all__ = [
     "Content",
     "Event",
     "Format",
+    "Leftover",
     "Parser",
     "Reasoning",
     "find_format",

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from maskprobe.replies.formats import (
+from maskprobe.replies.formats import Format
+from maskprobe.replies.notations import (
     Braced,
     Calls,
-    Format,
     JsonObject,
     JsonPair,
     NamedJson,
@@ -33,7 +33,7 @@ _QWEN_XML = Calls(
     open="<tool_call>\n",
     close="\n</tool_call>",
     between="\n",
-    optional=("<tool_call>\n",),
+    unopened=True,
 )
 
 
@@ -109,7 +109,7 @@ _TABLE = (
                     close="<|call|>",
                 ),
             ),
-            reasoning=None,
+            reasoning=(),
             channels=True,
         ),
         (("<|channel|>analysis", "<|message|>"), ("<|start|>assistant<|channel|>",)),
@@ -120,17 +120,18 @@ _TABLE = (
             (
                 Calls(
                     Tagged(
-                        name=('<|open|>call tool="', '" index="1"<|sep|>'),
+                        name=('<|open|>call tool="', '" index="{n}"<|sep|>'),
                         key='<|open|>argument key="',
                         values=_KIMI_TYPES,  # type: ignore[arg-type]
                         value_end="<|close|>argument<|sep|>",
                         end="<|close|>call<|sep|>",
+                        escaped=True,
                     ),
                     begin="<|open|>tools<|sep|>",
                     end="<|close|>tools<|sep|>",
                 ),
             ),
-            reasoning=Tags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+            reasoning=(Tags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),),
             frames=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
             trims=False,
         ),
@@ -170,7 +171,12 @@ _TABLE = (
         (("<｜tool▁calls▁begin｜>",),),
     ),
     _Known(
-        Format("gemma-4", (Calls(Braced(quote='<|"|>'), open="<|tool_call>call:", close="<tool_call|>"),), trims=False),
+        Format(
+            "gemma-4",
+            (Calls(Braced(quote='<|"|>'), open="<|tool_call>call:", close="<tool_call|>"),),
+            reasoning=(Tags("<|channel>thought\n", "<channel|>"),),
+            trims=False,
+        ),
         (("<|tool_call>call:",),),
     ),
     _Known(
@@ -180,6 +186,7 @@ _TABLE = (
                 Calls(NamedJson(then="[ARGS]", id="[CALL_ID]"), open="[TOOL_CALLS]"),
                 _MISTRAL_JSON,
             ),
+            reasoning=(Tags("[THINK]", "[/THINK]"), Tags("<think>", "</think>")),
         ),
         (("[TOOL_CALLS]", "[ARGS]"),),
     ),
@@ -197,9 +204,9 @@ _TABLE = (
                         key="<arg_key>",
                         values=(("</arg_key>\n<arg_value>", "schema"),),
                         value_end="</arg_value>\n",
+                        end="</tool_call>",
                     ),
                     open="<tool_call>",
-                    close="</tool_call>",
                     between="\n",
                 ),
             ),
@@ -208,7 +215,9 @@ _TABLE = (
     ),
     _Known(Format("qwen-xml", (_QWEN_XML, _HERMES)), (("<tool_call>", "<function="),)),
     _Known(
-        Format("seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", optional=()),)),
+        Format(
+            "seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", unopened=False),)
+        ),
         (("seed:tool_call", "<function="), ("<seed:tool_call>",)),
     ),
     _Known(
@@ -290,6 +299,7 @@ _TABLE = (
 FORMATS: dict[str, Format] = {known.format.name: known.format for known in _TABLE}
 
 _REASONING = (
+    Tags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
     Tags("<think>", "</think>"),
     Tags("[THINK]", "[/THINK]"),
     Tags("<seed:think>", "</seed:think>"),
@@ -325,9 +335,5 @@ def find_format(template: str | None) -> Format:
 
 def _with_reasoning(form: Format, template: str) -> Format:
     """The format with the tags that the template itself names; with its own if it names none."""
-    if form.channels or form.name.startswith("kimi-k3"):
-        return form
-    for tags in _REASONING:
-        if tags.begin.strip() in template and tags.end in template:
-            return replace(form, reasoning=tags)
-    return form
+    found = tuple(tags for tags in _REASONING if tags.begin.strip() in template and tags.end in template)
+    return replace(form, reasoning=found) if found and not form.channels else form
