@@ -97,3 +97,11 @@ class Calls:
         name = self.shape.name[0] if isinstance(self.shape, Tagged) else ""
         texts = [self.begin or self.open or name, *([self.begin or name] if self.unopened else [])]
         return () if self.bare else tuple(text.split()[0] for text in texts if text.strip())
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What stands before and after reasoning."""
+
+    begin: str
+    end: str
