@@ -35,7 +35,7 @@ def read(reader: Reader, output: Output, tools: Tools, prompt_end: str) -> Readi
             yield from _message(reader, output, tools, header, leftover)
             header = ""
     except CutOffError:
-        output.end("".join([*leftover, reader.since_mark()]), Content)
+        output.end("".join([*leftover, reader.since_mark(), reader.rest()]), Content)
 
 
 def _header(reader: Reader, output: Output, header: str) -> Reading[str]:
@@ -70,7 +70,11 @@ def _message(reader: Reader, output: Output, tools: Tools, header: str, leftover
     ends: tuple[str, ...] = _TEXT_ENDS
     sink: Callable[[str], object] = output.say
     if tools and receiver.startswith("functions."):
-        yield from _call(reader, output, receiver.removeprefix("functions."))
+        try:
+            yield from _call(reader, output, receiver.removeprefix("functions."))
+        except CutOffError:
+            leftover.append(header + _BODY)
+            raise
         ends = (*_ENDS, "<|start|>")
     elif receiver != "assistant":
         sink = leftover.append

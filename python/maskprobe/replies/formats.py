@@ -33,6 +33,7 @@ class Format:
         """A parser of one reply.
 
         tools: those the model was offered, as OpenAI's API has them; with none, calls are content.
-        prompt_end: the end of the rendered prompt: it may have opened reasoning, or an answer's channel.
+        prompt_end: what the template wrote after the last message, and what the reply was made to begin with: either
+        may have opened reasoning. No message's own text may be in it, which could speak of tags.
         """
         return Parser(self, tools or (), prompt_end)

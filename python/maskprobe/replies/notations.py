@@ -52,6 +52,7 @@ class Tagged:
     end: str
     alone: str | None = None  # models write it in place of name[1] and all that follows if there are no arguments
     escaped: bool = False  # keys are written with HTML's entities
+    cdata: bool = False  # values may stand in <![CDATA[ ]]>
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Calls:
     close: str = ""
     between: str = ""
     end: str = ""
-    unopened: bool = False  # models leave `open` out at times
+    lax: bool = False  # models leave `begin` out at times, or `open` where there is no `begin`
     bare: bool = False  # nothing marks a call: it counts at a reply's start only, and for a tool that was offered
 
     @property
@@ -94,9 +95,9 @@ class Calls:
     @property
     def triggers(self) -> tuple[str, ...]:
         """The first words of what calls may begin with; none if they are bare."""
-        name = self.shape.name[0] if isinstance(self.shape, Tagged) else ""
-        texts = [self.begin or self.open or name, *([self.begin or name] if self.unopened else [])]
-        return () if self.bare else tuple(text.split()[0] for text in texts if text.strip())
+        parts = [self.begin, self.open, self.shape.name[0] if isinstance(self.shape, Tagged) else ""]
+        words = [part.split()[0] for part in parts if part.strip()]
+        return () if self.bare else tuple(words[: 2 if self.lax else 1])
 
 
 @dataclass(frozen=True)

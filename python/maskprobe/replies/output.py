@@ -17,7 +17,7 @@ class Output:
         self.calls = 0  # how many came out
         self._gap: list[str] = []  # whitespace that text may follow
         self._fresh = True  # nothing but whitespace since the reply's start, the last reasoning or the last call
-        self._turned = False  # reasoning has begun or ended just now
+        self._turned = False  # whitespace that comes now belongs to what was before
         self.said = False  # whether there is any content
 
     def drain(self) -> list[Event]:
@@ -58,6 +58,7 @@ class Output:
             self._events += [Content("".join(self._gap))] if self._gap else []
         self._gap.clear()
         self._fresh = True
+        self._turned = self._trims and not self.said
         self._events += [
             CallBegins(index, call.name, call.id),
             CallArguments(index, call.arguments),

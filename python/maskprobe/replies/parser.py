@@ -30,7 +30,10 @@ class Parser:
         if form.channels:
             self._run = channels.read(self._reader, self._output, offered, prompt_end)
         else:
-            self._run = _Reply(self._reader, self._output, form, offered).read(_opened(form, prompt_end))
+            opened = _opened(form, prompt_end)
+            if opened or prompt_end.rstrip().endswith(tuple(tags.end for tags in form.reasoning)):
+                self._output.turn()
+            self._run = _Reply(self._reader, self._output, form, offered).read(opened)
         next(self._run)
 
     def feed(self, text: str) -> list[Event]:
@@ -70,7 +73,7 @@ class _Reply:
         self._begins = {tags.begin.strip(): tags for tags in form.reasoning}
         self._markers = (*self._triggers, *self._begins, *(tags.end for tags in form.reasoning), *form.frames)
         self._drafted: list[Call] = []  # calls within reasoning: they count if the reply ends with them
-        self._draft = ""  # their text: reasoning, if it goes on after them
+        self._draft: list[str] = []  # their text: reasoning, if it goes on after them
 
     def read(self, opened: Tags | None) -> Reading[None]:
         reader, output = self._reader, self._output
@@ -109,13 +112,13 @@ class _Reply:
             self._undraft()
             self._output.think(text)
         else:
-            self._draft += text
+            self._draft.append(text)
 
     def _undraft(self) -> None:
         """Reasoning goes on after its calls: they were a part of it."""
         self._drafted.clear()
-        self._output.think(self._draft)
-        self._draft = ""
+        self._output.think("".join(self._draft))
+        self._draft.clear()
 
     def _try_bare(self) -> Reading[str | None]:
         """Calls that nothing marks, if the reply begins with them; returns what the reply's end cut off."""
@@ -170,7 +173,7 @@ class _Reply:
     def _settle(self, held: list[Call], reasoning: bool) -> None:
         if reasoning:
             self._drafted += held
-            self._draft += self._reader.since_mark()
+            self._draft.append(self._reader.since_mark())
         else:
             for one in held:
                 self._output.call(one)
@@ -179,13 +182,13 @@ class _Reply:
     def _block(self, calls: Calls, held: list[Call] | None) -> Reading[None]:
         """Calls from their begin to their end: each goes out as soon as it is whole, or is held."""
         reader = self._reader
-        yield from reader.literal(calls.begin)
+        yield from reader.literal(calls.begin, optional=calls.lax)
         if calls.end and not calls.bare:
             yield from reader.blank()
             if (yield from reader.literal(calls.end, optional=True)):
                 return
         while True:
-            yield from reader.literal(calls.open, optional=calls.unopened)
+            yield from reader.literal(calls.open, optional=calls.lax and not calls.begin)
             one = yield from call(reader, calls, self._tools)
             if held is None:
                 self._output.call(one)

@@ -202,7 +202,7 @@ def _tagged(reader: Reader, shape: Tagged, tools: Tools) -> Reading[Call]:
         if mark == shape.end:
             break
         key, kind = yield from _tagged_key(reader, shape)
-        due = tuple(tools.properties(name).keys() - found.keys() - {key})
+        due = tuple(other for other in tools.properties(name) if other != key and other not in found)
         text, last = yield from _tagged_value(reader, shape, due)
         if kind == "text":
             found[key] = values.written(text)
@@ -260,4 +260,8 @@ def _tagged_value(reader: Reader, shape: Tagged, due: tuple[str, ...]) -> Readin
             break
         pieces.append(reader.take(len(end)))
     text = "".join(pieces)
-    return (text.removeprefix("\n").removesuffix("\n") if own_line else text), last
+    if own_line:
+        text = text.removeprefix("\n").removesuffix("\n")
+    if shape.cdata and text.startswith("<![CDATA[") and text.endswith("]]>"):
+        text = text[len("<![CDATA[") : -len("]]>")]
+    return text, last

@@ -33,7 +33,7 @@ _QWEN_XML = Calls(
     open="<tool_call>\n",
     close="\n</tool_call>",
     between="\n",
-    unopened=True,
+    lax=True,
 )
 
 
@@ -70,6 +70,17 @@ def _invoke(space: str) -> Calls:
     )
 
 
+def _glm(tail: str, name_end: str) -> Tagged:
+    """GLM's markup; `tail` stands at the end of each tag's name."""
+    return Tagged(
+        name=("", name_end),
+        key=f"<arg_key{tail}>",
+        values=((f"</arg_key{tail}>\n<arg_value{tail}>", "schema"),),
+        value_end=f"</arg_value{tail}>\n",
+        end=f"</tool_call{tail}>",
+    )
+
+
 def _deepseek(head: str, then: str, close: str) -> Calls:
     return Calls(
         NamedJson(then=then),
@@ -78,6 +89,7 @@ def _deepseek(head: str, then: str, close: str) -> Calls:
         close=f"{close}<｜tool▁call▁end｜>",
         between="\n" if head else "",
         end="<｜tool▁calls▁end｜>",
+        lax=True,
     )
 
 
@@ -147,6 +159,7 @@ _TABLE = (
                     open="<|tool_call_begin|>",
                     close="<|tool_call_end|>",
                     end="<|tool_calls_section_end|>",
+                    lax=True,
                 ),
             ),
             trims=False,
@@ -196,28 +209,27 @@ _TABLE = (
     ),
     _Known(
         Format(
-            "glm",
+            "hy3",
             (
                 Calls(
-                    Tagged(
-                        name=("", "\n"),
-                        key="<arg_key>",
-                        values=(("</arg_key>\n<arg_value>", "schema"),),
-                        value_end="</arg_value>\n",
-                        end="</tool_call>",
-                    ),
-                    open="<tool_call>",
+                    _glm(":opensource", "<tool_sep:opensource>\n"),
+                    begin="<tool_calls:opensource>\n",
+                    open="<tool_call:opensource>",
                     between="\n",
+                    end="\n</tool_calls:opensource>",
                 ),
             ),
+            reasoning=(Tags("<think:opensource>", "</think:opensource>"),),
         ),
+        (("<arg_key{}>", ":opensource"),),
+    ),
+    _Known(
+        Format("glm", (Calls(_glm("", "\n"), open="<tool_call>", between="\n"),)),
         (("<arg_key>", "<tool_call>"),),
     ),
     _Known(Format("qwen-xml", (_QWEN_XML, _HERMES)), (("<tool_call>", "<function="),)),
     _Known(
-        Format(
-            "seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", unopened=False),)
-        ),
+        Format("seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", lax=False),)),
         (("seed:tool_call", "<function="), ("<seed:tool_call>",)),
     ),
     _Known(
@@ -273,7 +285,31 @@ _TABLE = (
         Format("lfm2", (Calls(Pythonic(), begin="<|tool_call_start|>[", between=", ", end="]<|tool_call_end|>"),)),
         (("<|tool_call_start|>",), ("<|tool_list_start|>",), ("List of tools: [",)),
     ),
-    _Known(Format("hermes", (_HERMES,)), (("<tool_call>",),)),
+    _Known(
+        Format("gigachat", (Calls(JsonObject(), open="<|function_call|>"),)),
+        (("<|function_call|>",),),
+    ),
+    _Known(
+        Format(
+            "minicpm5",
+            (
+                Calls(
+                    Tagged(
+                        name=('<function name="', '">'),
+                        key='<param name="',
+                        values=(('">', "schema"),),
+                        value_end="</param>",
+                        end="</function>",
+                        cdata=True,
+                    ),
+                    between="\n",
+                ),
+            ),
+        ),
+        (('<function name="', '<param name="'),),
+    ),
+    _Known(Format("minimax-m3"), (("]<]minimax[>[",),)),  # nested tags named by the tools' schemas: not read
+    _Known(Format("hermes", (_HERMES,)), (("<tool_call>",), ("xml_tools",))),
     _Known(
         Format(
             "functionary-v3.1",

@@ -67,7 +67,7 @@ def value(reader: Reader, quote: str | None = None) -> Reading[str]:
             pieces.append((yield from _simple(reader, quote)))
             due = "comma"
         if not closers and due == "comma":
-            return "".join(pieces)
+            return "".join(pieces).lstrip()
 
 
 def _expect(reader: Reader, char: str) -> Reading[str]:
@@ -94,6 +94,7 @@ def _simple(reader: Reader, quote: str | None) -> Reading[str]:
     if quote is not None and (yield from reader.next_is(quote)):
         return (yield from _quoted(reader, quote))
     text = (yield from reader.run(_SCALAR if quote is None else _BARE)).strip()
+    yield from reader.peek()  # it may go on
     if is_scalar(text):
         return text
     if quote is None or not text:
