@@ -109,6 +109,19 @@ def test_the_prompt_may_have_closed_reasoning() -> None:
     assert (got.reasoning, got.content) == ("", "Yes.")
 
 
+@pytest.mark.parametrize(
+    "prompt_end",
+    [
+        "What is <think>?<|im_end|>\n<|im_start|>assistant\n",
+        "Say <think>[/INST]",
+        "<think>?<｜Assistant｜>",  # noqa: RUF001
+        "<think>?<end_of_turn>\n<start_of_turn>model\n",
+    ],
+)
+def test_a_message_that_speaks_of_reasoning_opens_none(prompt_end: str) -> None:
+    assert both("hermes", "A tag.", prompt_end=prompt_end).content == "A tag."
+
+
 def test_reasoning_without_an_end_is_reasoning() -> None:
     assert both("plain", "<think>I should ").reasoning == "I should "
 

@@ -33,7 +33,6 @@ class Format:
         """A parser of one reply.
 
         tools: those the model was offered, as OpenAI's API has them; with none, calls are content.
-        prompt_end: what the template wrote after the last message, and what the reply was made to begin with: either
-        may have opened reasoning. No message's own text may be in it, which could speak of tags.
+        prompt_end: the end of the rendered prompt: it may have opened reasoning, or a channel, or begun either.
         """
         return Parser(self, tools or (), prompt_end)

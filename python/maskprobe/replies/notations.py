@@ -83,7 +83,8 @@ class Calls:
     close: str = ""
     between: str = ""
     end: str = ""
-    lax: bool = False  # models leave `begin` out at times, or `open` where there is no `begin`
+    unbegun: bool = False  # models leave `begin` out at times
+    unopened: bool = False  # models leave `open` out at times, where there is no `begin`
     bare: bool = False  # nothing marks a call: it counts at a reply's start only, and for a tool that was offered
 
     @property
@@ -97,7 +98,7 @@ class Calls:
         """The first words of what calls may begin with; none if they are bare."""
         parts = [self.begin, self.open, self.shape.name[0] if isinstance(self.shape, Tagged) else ""]
         words = [part.split()[0] for part in parts if part.strip()]
-        return () if self.bare else tuple(words[: 2 if self.lax else 1])
+        return () if self.bare else tuple(words[: 2 if self.unbegun or self.unopened else 1])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ content after all. What the reply's end cut off comes out as a Leftover.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from maskprobe.replies.shapes import Call, Tools, call
 if TYPE_CHECKING:
     from maskprobe.replies.formats import Format
     from maskprobe.replies.notations import Calls, Tags
+
+# What stands between messages: a tag before it was in a message, and speaks of reasoning at most.
+_TURNS = re.compile(r"<\||\|>|<\uff5c|\[/?INST\]|</?s>|<(start|end)_of_turn>|</?role>")
 
 
 class Parser:
@@ -53,8 +57,8 @@ class Parser:
 def _opened(form: Format, prompt_end: str) -> Tags | None:
     """The reasoning that a prompt's end has opened and not ended."""
     for tags in form.reasoning:
-        begun = prompt_end.rfind(tags.begin.strip())
-        if begun >= 0 and prompt_end.find(tags.end, begun) < 0:
+        _, begin, after = prompt_end.rpartition(tags.begin.strip())
+        if begin and tags.end not in after and not _TURNS.search(after):
             return tags
     return None
 
@@ -182,13 +186,13 @@ class _Reply:
     def _block(self, calls: Calls, held: list[Call] | None) -> Reading[None]:
         """Calls from their begin to their end: each goes out as soon as it is whole, or is held."""
         reader = self._reader
-        yield from reader.literal(calls.begin, optional=calls.lax)
+        yield from reader.literal(calls.begin, optional=calls.unbegun)
         if calls.end and not calls.bare:
             yield from reader.blank()
             if (yield from reader.literal(calls.end, optional=True)):
                 return
         while True:
-            yield from reader.literal(calls.open, optional=calls.lax and not calls.begin)
+            yield from reader.literal(calls.open, optional=calls.unopened)
             one = yield from call(reader, calls, self._tools)
             if held is None:
                 self._output.call(one)

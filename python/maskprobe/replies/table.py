@@ -33,7 +33,7 @@ _QWEN_XML = Calls(
     open="<tool_call>\n",
     close="\n</tool_call>",
     between="\n",
-    lax=True,
+    unopened=True,
 )
 
 
@@ -89,7 +89,7 @@ def _deepseek(head: str, then: str, close: str) -> Calls:
         close=f"{close}<｜tool▁call▁end｜>",
         between="\n" if head else "",
         end="<｜tool▁calls▁end｜>",
-        lax=True,
+        unbegun=True,
     )
 
 
@@ -159,7 +159,7 @@ _TABLE = (
                     open="<|tool_call_begin|>",
                     close="<|tool_call_end|>",
                     end="<|tool_calls_section_end|>",
-                    lax=True,
+                    unbegun=True,
                 ),
             ),
             trims=False,
@@ -229,7 +229,9 @@ _TABLE = (
     ),
     _Known(Format("qwen-xml", (_QWEN_XML, _HERMES)), (("<tool_call>", "<function="),)),
     _Known(
-        Format("seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", lax=False),)),
+        Format(
+            "seed-oss", (replace(_QWEN_XML, open="<seed:tool_call>\n", close="\n</seed:tool_call>", unopened=False),)
+        ),
         (("seed:tool_call", "<function="), ("<seed:tool_call>",)),
     ),
     _Known(
