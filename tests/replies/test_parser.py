@@ -169,6 +169,7 @@ def test_pythons_strings_as_models_write_them() -> None:
 def test_ids_that_the_model_writes() -> None:
     assert both("mistral", "[TOOL_CALLS]f[CALL_ID]a1[ARGS]{}[TOOL_CALLS]g[ARGS]{}").ids == ["a1", None]
     assert both("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {}, "id": "abcdefghi"}]').ids == ["abcdefghi"]
+    assert both("mistral", '[TOOL_CALLS]f{"a": 1}').calls == [("f", '{"a": 1}')]
     calls = "<|tool_call_begin|>functions.f:3<|tool_call_argument_begin|>{}<|tool_call_end|>"
     got = both("kimi-k2", f"<|tool_calls_section_begin|>{calls}<|tool_calls_section_end|>")
     assert (got.calls, got.ids) == ([("f", "{}")], ["functions.f:3"])

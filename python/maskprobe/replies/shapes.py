@@ -124,7 +124,9 @@ def _named_json(reader: Reader, shape: NamedJson) -> Reading[Call]:
         name = name.rpartition(":")[0] or name
     if shape.id and (yield from reader.literal(shape.id, optional=True)):
         call_id = yield from reader.name()
-    yield from reader.literal(shape.then)
+    yield from reader.blank()
+    if (yield from reader.peek()) != "{":  # some models go on with the arguments at once
+        yield from reader.literal(shape.then)
     return Call(name, values.as_object((yield from values.value(reader))), call_id)
 
 
