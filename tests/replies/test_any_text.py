@@ -116,6 +116,7 @@ ENDLESS = {
     "values": ("qwen-xml", "<tool_call>\n<function=f>\n", "<parameter=a>\nx\n</parameter>\n"),
     "openings": ("qwen-xml", "", "<tool_call>\n<function=f>\n<parameter=a>\n"),
     "calls": ("mistral", "", '[TOOL_CALLS]f[ARGS]{"a": "b"}'),
+    "calls within a call that is none": ("lfm2", "", "<|tool_call_start|>[f("),
     "a bare object": ("llama-3", '{"name": "get_time", "parameters": ', '{"a": '),
     "headers": ("harmony", "", "<|channel|>"),
 }
@@ -126,7 +127,7 @@ def test_time_grows_with_length_and_not_faster(case: str) -> None:
     name, start, more = ENDLESS[case]
 
     def seconds(length: int) -> float:
-        text = (start + more * (length // len(more)))[:length]
+        text = (start + more * (length // len(more)))[: length - 1] + "}"
         parser = named(name).parser(TOOLS)
         begun = time.process_time()
         for place in range(0, length, 16):

@@ -155,8 +155,8 @@ def test_bare_calls_need_a_tools_name_at_the_start() -> None:
 
 def test_a_bare_list_counts_once_it_is_closed() -> None:
     assert values(both("llama-4", "[get_weather(city='Rome'), get_time()]").calls) == [*ROME, ("get_time", {})]
-    cut = "[get_weather(city='Rome'), get_time("
-    assert (both("llama-4", cut).calls, both("llama-4", cut).leftover) == ([], cut)
+    for cut in ("[get_weather(city='Rome'), get_time(", "[get_weather(city='Rome')", "[get_weather(city='Rome'), "):
+        assert (both("llama-4", cut).calls, both("llama-4", cut).leftover) == ([], cut)
     for other in ("[get_weather is a tool]", "[see](http://x)", "[]", "[other(a=1)]"):
         assert both("llama-4", other).content == other
 
