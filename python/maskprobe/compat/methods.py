@@ -113,6 +113,8 @@ class CompletionMethods(LoadedModel):
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
         parse_special: bool = False,
+        parallel_tool_calls: bool | None = None,
+        reasoning_format: str = "auto",
         **prompt: Unpack[PromptOptions],
     ) -> Any:
         """Answers messages in the model's chat format.
@@ -120,7 +122,9 @@ class CompletionMethods(LoadedModel):
         Args:
             messages: dictionaries with ``role`` and ``content``, calls and their results in OpenAI's form, and what
                 the model's template knows beside. A last message of the assistant's is continued.
-            tools, tool_choice, functions, function_call: as in llama-cpp-python; a named tool is enforced by a grammar.
+            tools, tool_choice: what may or must be called, in all of OpenAI's forms; docs/structured-output.md says how
+                arguments are held to schemas. functions, function_call: the same under the older names.
+            parallel_tool_calls: False = at most one call. reasoning_format: "none" = reasoning stays in the content.
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's ``json_schema``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
             parse_special: parse control tokens that messages and tools spell, which are text otherwise.

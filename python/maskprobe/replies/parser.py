@@ -34,7 +34,7 @@ class Parser:
         if form.channels:
             self._run = channels.read(self._reader, self._output, offered, prompt_end)
         else:
-            opened = _opened(form, prompt_end)
+            opened = opened_reasoning(form, prompt_end)
             if opened or prompt_end.rstrip().endswith(tuple(tags.end for tags in form.reasoning)):
                 self._output.turn()
             self._run = _Reply(self._reader, self._output, form, offered).read(opened)
@@ -54,7 +54,7 @@ class Parser:
         return self._output.drain()
 
 
-def _opened(form: Format, prompt_end: str) -> Tags | None:
+def opened_reasoning(form: Format, prompt_end: str) -> Tags | None:
     """The reasoning that a prompt's end has opened and not ended."""
     for tags in form.reasoning:
         _, begin, after = prompt_end.rpartition(tags.begin.strip())
@@ -80,7 +80,6 @@ class _Reply:
         self._draft: list[str] = []  # their text: reasoning, if it goes on after them
 
     def read(self, opened: Tags | None) -> Reading[None]:
-        """Reads the reply; `opened`: the reasoning that it goes on with."""
         reader, output = self._reader, self._output
         leftover: str | None = ""
         while True:
@@ -94,31 +93,21 @@ class _Reply:
                 if leftover:
                     break
                 continue
-            reader.take(len(found))
-            opened = self._turn(found, opened)
+            text = reader.take(len(found))
+            if opened and (found == opened.end or found in self._form.frames):
+                self._undraft()
+                output.turn()
+                opened = None
+            elif not opened and not output.said and found not in self._form.frames:
+                output.turn()
+                opened = self._begins.get(found)  # or the end of reasoning that was empty, or had ended
+            elif found not in self._form.frames and not (opened and found == opened.begin.strip()):
+                (self._think if opened else output.say)(text)
         if self._drafted:
             output.turn()
         for one in self._drafted:
             output.call(one)
         output.end(leftover or "", Reasoning if opened else Content)
-
-    def _turn(self, marker: str, opened: Tags | None) -> Tags | None:
-        """Reasoning begins or ends at a marker, or it is text; returns the reasoning that is open after it."""
-        is_frame = marker in self._form.frames
-        if opened and (is_frame or marker == opened.end):
-            self._undraft()
-            self._output.turn()
-            return None
-        if is_frame or (opened and marker == opened.begin.strip()):
-            return opened
-        if opened:
-            self._think(marker)
-            return opened
-        if self._output.said:  # reasoning comes before an answer; later the marker is spoken of
-            self._output.say(marker)
-            return None
-        self._output.turn()
-        return self._begins.get(marker)  # none at the end of reasoning that was ended already
 
     def _think(self, text: str) -> None:
         if not self._drafted:
@@ -186,7 +175,6 @@ class _Reply:
         return None
 
     def _settle(self, held: list[Call], reasoning: bool) -> None:
-        """Gives out calls that were held until all of them were read, or keeps them as drafts."""
         if reasoning:
             self._drafted += held
             self._draft.append(self._reader.since_mark())
