@@ -11,11 +11,9 @@ from written_replies import written
 
 from maskprobe import MaskProbeLlama
 from maskprobe.grammars.grammar import Grammar
-from maskprobe.grammars.lazy import Trigger
-from maskprobe.replies import FORMATS, Format, named
-from maskprobe.replies.notations import Tags
+from maskprobe.replies import FORMATS, Format
 from maskprobe.replies.writing.calls import Function
-from maskprobe.replies.writing.grammar import CHANNELS, Wanted, reply_grammar, with_calls
+from maskprobe.replies.writing.grammar import Wanted, reply_grammar
 from maskprobe.replies.writing.rules import Rules
 
 WEATHER = {
@@ -54,7 +52,8 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "item": ("get_weather", {"city": "Oslo", "tags": [5]}),
     "reference": ("get_weather", {"city": "Oslo", "where": {"name": "home"}}),
 }
-WITH_CALLS = [form for form in FORMATS.values() if form.calls]
+# Kimi K3 names the type of every value, which the data alone do not say.
+WITH_CALLS = [form for form in FORMATS.values() if form.calls and form.name != "kimi-k3"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def takes(llm: MaskProbeLlama, grammar: Grammar, text: str) -> bool:
 @pytest.mark.parametrize("form", WITH_CALLS, ids=lambda form: form.name)
 def test_calls_are_written_as_the_data_say(form: Format, llm: MaskProbeLlama) -> None:
     grammar = grammar_of(llm, form, Wanted(FUNCTIONS, must_call=True))
-    assert all(takes(llm, grammar, written(form, [call])) for call in GOOD)
+    assert not [written(form, [call]) for call in GOOD if not takes(llm, grammar, written(form, [call]))]
     assert takes(llm, grammar, written(form, GOOD)) or form.channels, "gpt-oss ends after a call"
     assert not [name for name, call in BAD.items() if takes(llm, grammar, written(form, [call]))]
     one = grammar_of(llm, form, Wanted(FUNCTIONS, must_call=True, parallel=False))

@@ -204,15 +204,24 @@ def test_named_tool_is_called_by_its_schema(client: openai.OpenAI) -> None:
     assert set(json_of(call.function.arguments)) == {"city"}
 
 
-def test_the_only_tool_can_be_required(client: openai.OpenAI) -> None:
-    message = ask(client, tools=[WEATHER], tool_choice="required", max_tokens=48).choices[0].message
-    assert message.tool_calls[0].function.name == "get_weather"
-    assert message.function_call is None
+def test_one_of_the_tools_can_be_required(client: openai.OpenAI) -> None:
+    other = {"type": "function", "function": {"name": "get_time"}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+    choices = ("required", {"type": "allowed_tools", "allowed_tools": allowed})
+    for tools, choice in (([WEATHER], choices[0]), ([other, WEATHER], choices[0]), ([other, WEATHER], choices[1])):
+        options = {"tool_choice": choice, "parallel_tool_calls": False, "max_tokens": 96}
+        message = ask(client, tools=tools, **options).choices[0].message
+        (call,) = message.tool_calls
+        assert call.function.name in (
+            [tool["function"]["name"] for tool in tools] if choice == "required" else ["get_weather"]
+        )
+        assert message.content is None
+        assert message.function_call is None
 
 
 def test_tool_without_parameters(client: openai.OpenAI) -> None:
     tool = {"type": "function", "function": {"name": "get_weather"}}
-    (call,) = ask(client, tools=[tool], tool_choice=NAMED, max_tokens=48).choices[0].message.tool_calls
+    (call,) = ask(client, tools=[tool], tool_choice=NAMED, max_tokens=96).choices[0].message.tool_calls
     assert json.loads(call.function.arguments) == {}
 
 

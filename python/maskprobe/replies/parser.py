@@ -80,6 +80,7 @@ class _Reply:
         self._draft: list[str] = []  # their text: reasoning, if it goes on after them
 
     def read(self, opened: Tags | None) -> Reading[None]:
+        """Reads the reply; `opened`: the reasoning that it goes on with."""
         reader, output = self._reader, self._output
         leftover: str | None = ""
         while True:
@@ -93,21 +94,31 @@ class _Reply:
                 if leftover:
                     break
                 continue
-            text = reader.take(len(found))
-            if opened and (found == opened.end or found in self._form.frames):
-                self._undraft()
-                output.turn()
-                opened = None
-            elif not opened and not output.said and found not in self._form.frames:
-                output.turn()
-                opened = self._begins.get(found)  # or the end of reasoning that was empty, or had ended
-            elif found not in self._form.frames and not (opened and found == opened.begin.strip()):
-                (self._think if opened else output.say)(text)
+            reader.take(len(found))
+            opened = self._turn(found, opened)
         if self._drafted:
             output.turn()
         for one in self._drafted:
             output.call(one)
         output.end(leftover or "", Reasoning if opened else Content)
+
+    def _turn(self, marker: str, opened: Tags | None) -> Tags | None:
+        """Reasoning begins or ends at a marker, or it is text; returns the reasoning that is open after it."""
+        is_frame = marker in self._form.frames
+        if opened and (is_frame or marker == opened.end):
+            self._undraft()
+            self._output.turn()
+            return None
+        if is_frame or (opened and marker == opened.begin.strip()):
+            return opened
+        if opened:
+            self._think(marker)
+            return opened
+        if self._output.said:  # reasoning comes before an answer; later the marker is spoken of
+            self._output.say(marker)
+            return None
+        self._output.turn()
+        return self._begins.get(marker)  # none at the end of reasoning that was ended already
 
     def _think(self, text: str) -> None:
         if not self._drafted:
@@ -175,6 +186,7 @@ class _Reply:
         return None
 
     def _settle(self, held: list[Call], reasoning: bool) -> None:
+        """Gives out calls that were held until all of them were read, or keeps them as drafts."""
         if reasoning:
             self._drafted += held
             self._draft.append(self._reader.since_mark())

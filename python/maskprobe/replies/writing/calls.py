@@ -95,12 +95,14 @@ class _Writer:
             members = [(name, arguments)]
         else:
             members = [(shape.name[0], rules.exactly(json.dumps(name))), (shape.arguments[0], arguments)]
-            if shape.id is not None:
-                members.append((shape.id, rules.pattern(f'"{_ID}"')))
-        written = f' "," {rules.indent} '.join(
-            f"{rules.exactly(json.dumps(key))} {rules.exactly(':')} {rules.indent} {item}" for key, item in members
-        )
+        written = f' "," {rules.indent} '.join(self._member(key, item) for key, item in members)
+        if isinstance(shape, JsonObject) and shape.id is not None:
+            own_id = self._member(shape.id, rules.pattern(f'"{_ID}"'))
+            written += f' ("," {rules.indent} {own_id})?'
         return f'"{{" {rules.indent} {written} {rules.indent} "}}"'
+
+    def _member(self, key: str, item: str) -> str:
+        return f"{self._rules.exactly(json.dumps(key))} {self._rules.exactly(':')} {self._rules.indent} {item}"
 
     def _named(self, shape: NamedJson, name: str, arguments: str) -> str:
         rules = self._rules

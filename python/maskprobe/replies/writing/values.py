@@ -24,6 +24,7 @@ _OF_KIND = {
     "object": {"properties", "required", "additionalProperties"},
 }
 _CHOICES = ("anyOf", "oneOf")
+_SINGLE_QUOTED = r"'([^'\\\n]|\\['\"\\nrt])*'"  # a string of Python's, beside those that are JSON's too
 KEY = "[A-Za-z_][A-Za-z0-9_.-]*"
 
 
@@ -33,7 +34,7 @@ class UnenforceableError(ValueError):
 
 @dataclass(frozen=True)
 class Notation:
-    """How values are written. quote: what stands on both sides of a string, "" = strings are JSON's."""
+    """How values are written. quote: what stands on both sides of a string, "" = strings are Python's."""
 
     quote: str
     true: str
@@ -137,11 +138,11 @@ class Values:
     def _key(self, name: str | None) -> str:
         if self._notation.bare_keys:
             return self._rules.pattern(KEY) if name is None else self._rules.exactly(name)
-        return self._string() if name is None else self._rules.exactly(json.dumps(name, ensure_ascii=False))
+        return self._string() if name is None else self._written(name)
 
     def _string(self) -> str:
-        if not self._notation.quote:
-            return self._rules.json({"type": "string"})
+        if self._notation is PYTHON:
+            return self._rules.one_of([self._rules.json({"type": "string"}), self._rules.pattern(_SINGLE_QUOTED)])
         return f"{self._rules.literal(self._notation.quote)} {self._rules.until(self._notation.quote)}"
 
     def _written(self, value: Any) -> str:
@@ -152,7 +153,9 @@ class Values:
         if isinstance(value, str) and notation.quote:
             quote = rules.literal(notation.quote)
             return rules.rule(f"{quote} {rules.exactly(value)} {quote}")
-        if isinstance(value, (str, int, float)):
+        if isinstance(value, str):
+            return rules.one_of([rules.exactly(json.dumps(value, ensure_ascii=False)), rules.exactly(repr(value))])
+        if isinstance(value, (int, float)):
             return rules.exactly(json.dumps(value, ensure_ascii=False))
         raise UnenforceableError(f"enum with {value!r:.80}")
 
