@@ -299,7 +299,7 @@ def test_reasoning_comes_before_what_is_enforced(
     """A model that thinks does so first; one that was told to in its prompt has to end that first."""
     form = Format("thinking", FORMATS["hermes"].calls, (Tags("<issue_start>", "<issue_closed>"),))
     template = llm.chat_formats.template()
-    monkeypatch.setattr(llm.chat_formats, "template", lambda: f"{template}<issue_start>")
+    monkeypatch.setattr(llm.chat_formats, "template", lambda tools: f"{template}<issue_start>")
     options = {"tools": [LIGHT], "tool_choice": "required", "max_tokens": 80, "parallel_tool_calls": False}
     choice = answer(speaking(form), logit_bias=bias_of(llm, issue_start=100.0, issue_closed=99.0), **options)
     check_calls(choice, {"switch_light"})

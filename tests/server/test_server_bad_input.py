@@ -87,7 +87,7 @@ def _goes_on(url: str) -> Iterator[None]:
             },
         ),
         ("parallel_tool_calls", "no"),
-        ("reasoning_format", "deepseek"),
+        ("reasoning_format", "hidden"),
         ("tool_choice", {"type": "function", "function": {"name": "nobody"}}),
         ("no_such_field", 1),
         ("max_tokns", 5),
