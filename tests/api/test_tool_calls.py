@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from maskprobe import MaskProbeLlama
+from maskprobe.chat.prompts import Prompts
 from maskprobe.replies import FORMATS, Format, named
 from maskprobe.replies.notations import Calls, JsonObject, Tags
 
@@ -69,7 +70,9 @@ def forced(llm: MaskProbeLlama, text: str) -> str:
 def answer(llm: MaskProbeLlama, **options: Any) -> dict[str, Any]:
     """The choice of an answer, held to what a stream of it gives."""
     options = {"messages": HELLO, "temperature": 0.0, "seed": 1, "max_tokens": 120, **options}
+    llm.reset()  # a prompt that is reused may round otherwise
     [choice] = llm.create_chat_completion(**options)["choices"]
+    llm.reset()
     chunks = [chunk["choices"][0] for chunk in llm.create_chat_completion(stream=True, **options)]
     assert chunks[0]["delta"] == {"role": "assistant"}
     assert [chunk["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
@@ -180,7 +183,7 @@ def test_a_call_cut_at_any_token_ends_with_length(speaking: Callable[[Format], M
     grammar = forced(llm, text)
     seen = set()
     for n in range(1, 60):
-        choice = answer(llm, tools=TOOLS, grammar=grammar, max_tokens=n)
+        [choice] = llm.create_chat_completion(HELLO, tools=TOOLS, grammar=grammar, max_tokens=n)["choices"]
         seen.add(choice["finish_reason"])
         assert choice["message"]["content"].startswith("Hi."[: 2 * n])
         if choice["finish_reason"] == "tool_calls":
@@ -219,7 +222,7 @@ def check_calls(choice: dict[str, Any], names: set[str]) -> None:
         jsonschema.validate(json.loads(function["arguments"]), SCHEMAS[function["name"]])
 
 
-@pytest.mark.parametrize("name", [*ONE_OF_A_SHAPE, "kimi-k2", "kimi-k3", "harmony", "llama-3", "llama-4", "plain"])
+@pytest.mark.parametrize("name", [*ONE_OF_A_SHAPE, "kimi-k3", "harmony", "llama-3", "llama-4"])
 def test_a_tool_is_called_in_the_models_own_notation(name: str, speaking: Callable[[Format], MaskProbeLlama]) -> None:
     llm = speaking(named(name))
     options = {"tools": TOOLS, "temperature": 1.0, "max_tokens": 250, "parallel_tool_calls": False}
@@ -262,7 +265,7 @@ def test_a_call_that_the_model_begins_follows_its_schema(
 def test_drafts_change_nothing_before_and_behind_a_trigger(speaking: Callable[[Format], MaskProbeLlama]) -> None:
     llm = speaking(CONTROL)
     kinds = set()
-    for seed in range(8):
+    for seed in range(4):
         answers = []
         for speculate in (False, True):
             llm.reset()
@@ -303,13 +306,13 @@ def test_reasoning_comes_before_what_is_enforced(
     options = {"tools": [LIGHT], "tool_choice": "required", "max_tokens": 80, "parallel_tool_calls": False}
     choice = answer(speaking(form), logit_bias=bias_of(llm, issue_start=100.0, issue_closed=99.0), **options)
     check_calls(choice, {"switch_light"})
-    plain = llm.chat_formats.format
+    plain = Prompts.of_chat
 
     def opened(*args: Any, **arguments: Any) -> Any:
-        formatted = plain(*args, **arguments)
-        return formatted._replace(text=formatted.text + "<issue_start>")
+        prompt = plain(*args, **arguments)
+        return prompt._replace(text=f"{prompt.text}<issue_start>")
 
-    monkeypatch.setattr(llm.chat_formats, "format", opened)
+    monkeypatch.setattr(Prompts, "of_chat", opened)
     for bias in (12.0, 100.0):
         choice = answer(speaking(form), logit_bias=bias_of(llm, issue_closed=bias), **options)
         check_calls(choice, {"switch_light"})
@@ -347,6 +350,41 @@ def test_only_strict_tools_are_refused_where_the_model_may_call(speaking: Callab
 def test_bad_choices_are_refused(llm: MaskProbeLlama, options: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         llm.create_chat_completion(HELLO, max_tokens=1, **options)
+
+
+def test_formats_by_name_write_hermes(model_path: Callable[[str], Path]) -> None:
+    with MaskProbeLlama(model_path("Q4_0"), n_ctx=1024, n_threads=1, chat_format="chatml") as llm:
+        options = {"tools": TOOLS, "logit_bias": bias_of(llm), "temperature": 1.0, "parallel_tool_calls": False}
+        check_calls(answer(llm, tool_choice="required", **options), {"get_weather", "switch_light"})
+        text = f"<tool_call>{OSLO}</tool_call>"
+        assert functions_of(answer(llm, grammar=forced(llm, text), tools=TOOLS))
+
+
+def test_a_model_that_shows_no_way_to_call_does_so_in_json(
+    speaking: Callable[[Format], MaskProbeLlama], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Prompts.of_chat
+
+    def of_chat(*args: Any, **arguments: Any) -> Any:
+        return plain(*args, **arguments)._replace(calls_as_hermes=False)
+
+    monkeypatch.setattr(Prompts, "of_chat", of_chat)
+    llm = speaking(named("plain"))
+    assert answer(llm, tools=TOOLS, grammar=forced(llm, OSLO))["message"]["content"] == OSLO
+    options = {"tools": TOOLS, "logit_bias": bias_of(llm), "temperature": 1.0, "logprobs": True}
+    choice = answer(llm, tool_choice="required", **options)
+    check_calls(choice, {"get_weather", "switch_light"})
+    text = "".join(token["token"] for token in choice["logprobs"]["content"])
+    assert json.loads(text).keys() == {"name", "arguments"}
+
+
+def test_handlers_refuse_what_they_do_not_know(model_path: Callable[[str], Path]) -> None:
+    path = model_path("Q4_0")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    with MaskProbeLlama(path, n_ctx=512, n_threads=1, chat_format="chatml-function-calling") as llm:
+        for options in ({"parallel_tool_calls": False}, {"reasoning_format": "none"}):
+            with pytest.raises(ValueError, match="not supported with this chat_format"):
+                llm.create_chat_completion(HELLO, tools=tools, max_tokens=1, **options)
 
 
 def test_the_older_names_work(speaking: Callable[[Format], MaskProbeLlama]) -> None:

@@ -13,8 +13,8 @@ from typing_extensions import Unpack
 
 from ..checking import checked_flag
 from ..grammars.grammar import Grammar
-from .templates import RESERVED
 from ..grammars.schemas import Schema
+from .templates import RESERVED
 
 _OTHER_NAMES = {"enable_thinking": "thinking", "reasoning_effort": "reasoning_strength"}  # of some families
 # The keywords of a tool's schema that chat formats of llama-cpp-python honour which make a grammar of it themselves.

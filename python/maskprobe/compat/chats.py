@@ -17,7 +17,6 @@ from .answers import answer_chunks, chat_logprobs, whole_answer
 from .completions import completion_parts, generation_arguments, refuse_callbacks
 from .reading import Reading, checked_reasoning_format
 
-_PROMPT_END = 256  # characters of a prompt, in which it may have opened reasoning
 _OURS = ("speculate", "cache_prompt", "before_pass")  # which no handler knows
 
 
@@ -50,7 +49,7 @@ def _by_format(
         chat = replace(chat, tools=tools.all(), variables={**chat.variables, **tools.variables()})
     prompt = llm.prompts.of_chat(llm.chat_formats, chat, parse_special=arguments["parse_special"])
     options["stop"] += prompt.stop
-    reading = Reading.of_chat(llm, choice, arguments, prompt_end=prompt.text[-_PROMPT_END:])
+    reading = Reading.of_chat(llm, choice, arguments, prompt)
     options["grammar"], options["special"] = reading.grammar, reading.special
     parts = completion_parts(llm, prompt.ids, chat_logprobs, options)
     chunks = answer_chunks(parts, reading.parser)

@@ -10,16 +10,18 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..chat.prompts import ChatPrompt
 from ..chat.requests import Choice, answer_schema
 from ..checking import checked_flag
 from ..grammars.grammar import Grammar
 from ..loaded import LoadedModel
-from ..replies import Format, Parser
+from ..replies import Format, Parser, named
 from ..replies.parser import opened_reasoning
 from ..replies.writing.calls import Function
 from ..replies.writing.grammar import ANSWERS, CHANNELS, Wanted, can_think, reply_grammar, with_calls
 from ..replies.writing.rules import Rules
 
+_PROMPT_END = 256  # characters of a prompt, in which it may have opened reasoning
 _MOST_GRAMMARS = 16  # that a model object remembers
 
 
@@ -32,18 +34,20 @@ class Reading:
     special: Collection[int]  # control tokens that the parser looks for; others are no text
 
     @staticmethod
-    def of_chat(llm: LoadedModel, choice: Choice, arguments: Mapping[str, Any], prompt_end: str) -> Reading:
+    def of_chat(llm: LoadedModel, choice: Choice, arguments: Mapping[str, Any], prompt: ChatPrompt) -> Reading:
         """How the answer to a chat is read.
 
         Args:
             choice: what may be called.
             arguments: of create_chat_completion, by name.
-            prompt_end: the end of the prompt.
+            prompt: that is answered.
 
         Raises:
             ValueError, TypeError: what is wanted excludes each other, or cannot be enforced.
         """
-        form = llm.reply_format
+        form, prompt_end = llm.reply_format, prompt.text[-_PROMPT_END:]
+        if prompt.calls_as_hermes and not form.calls:
+            form = dataclasses.replace(form, calls=named("hermes").calls)
         if checked_reasoning_format(arguments["reasoning_format"]) == "none":
             if form.channels:
                 raise ValueError(f"reasoning_format none is not supported for {form.name}, whose answers have channels")
