@@ -194,6 +194,16 @@ def test_a_call_cut_at_any_token_ends_with_length(speaking: Callable[[Format], M
     assert seen == {"length", "tool_calls"}
 
 
+def test_a_call_cut_behind_a_whole_one_ends_with_length(speaking: Callable[[Format], MaskProbeLlama]) -> None:
+    llm = speaking(CONTROL)
+    first, second = (f"<jupyter_code>{call}<jupyter_output>" for call in (OSLO, ROME))
+    options = {"tools": TOOLS, "grammar": forced(llm, first + second)}
+    for more, reason in ((0, "tool_calls"), (5, "length")):
+        choice = answer(llm, max_tokens=len(llm.tokenize(first, add_bos=False)) + more, **options)
+        assert choice["finish_reason"] == reason
+        assert len(functions_of(choice)) == 1
+
+
 def test_a_stop_string_in_a_call_ends_with_stop(speaking: Callable[[Format], MaskProbeLlama]) -> None:
     llm = speaking(CONTROL)
     choice = answer(llm, tools=TOOLS, grammar=forced(llm, f"<jupyter_code>{OSLO}<jupyter_output>"), stop="city")
