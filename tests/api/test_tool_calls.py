@@ -197,9 +197,11 @@ def test_a_call_cut_at_any_token_ends_with_length(speaking: Callable[[Format], M
 def test_a_call_cut_behind_a_whole_one_ends_with_length(speaking: Callable[[Format], MaskProbeLlama]) -> None:
     llm = speaking(CONTROL)
     first, second = (f"<jupyter_code>{call}<jupyter_output>" for call in (OSLO, ROME))
-    options = {"tools": TOOLS, "grammar": forced(llm, first + second)}
+    options = {"tools": TOOLS, "grammar": forced(llm, first + second), "logprobs": True}
+    tokens = [token["token"] for token in answer(llm, **options)["logprobs"]["content"]]
+    end = next(n for n in range(len(tokens)) if "".join(tokens[:n]) == first)
     for more, reason in ((0, "tool_calls"), (5, "length")):
-        choice = answer(llm, max_tokens=len(llm.tokenize(first, add_bos=False)) + more, **options)
+        choice = answer(llm, max_tokens=end + more, **options)
         assert choice["finish_reason"] == reason
         assert len(functions_of(choice)) == 1
 

@@ -29,7 +29,7 @@ WEATHER = {
     },
 }
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
-ONE_CALL = {"parallel_tool_calls": False, "max_tokens": 160}
+ONE_CALL = {"parallel_tool_calls": False, "max_tokens": 160, "extra_body": {"cache_prompt": False}}
 COLOUR = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green"]}, "dark": {"type": "boolean"}},

@@ -5,6 +5,7 @@ Checks them and makes grammars of them; leaves prompts to formats.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
@@ -198,6 +199,12 @@ def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError(f"{name}[{i}] must be a dictionary that names a function, got {tool!r}")
+        try:
+            json.dumps(function, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: the parameters of {function['name']}: this is no JSON: {error}") from error
+        except RecursionError:
+            raise ValueError(f"{name}: the parameters of {function['name']}: nested too deeply") from None
     return [dict(tool) for tool in tools]
 
 
