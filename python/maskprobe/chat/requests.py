@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypedDict
 
 from typing_extensions import Unpack
@@ -71,10 +71,11 @@ def _checked_schema(schema: Any) -> Schema:
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be called in an answer: none of the functions, any, or one that must be."""
+    """What may be called in an answer: none of the functions, any, or one that must be; once: a single time."""
 
     functions: list[dict[str, Any]]
     must_call: bool = False
+    once: bool = False
 
 
 class Tools(NamedTuple):
@@ -102,7 +103,7 @@ class Tools(NamedTuple):
             names = [_name_in(tool, name) for tool in allowed.get("tools") or ()]
             return self._among(functions, names, name, must_call=allowed["mode"] == "required")
         if isinstance(chosen, Mapping):
-            return self._among(functions, [_name_in(chosen, name)], name, must_call=True)
+            return replace(self._among(functions, [_name_in(chosen, name)], name, must_call=True), once=True)
         if chosen == "required":
             if not functions:
                 raise ValueError(f"{name} is required, but there are no tools")

@@ -81,7 +81,7 @@ def _grammar(llm: LoadedModel, form: Format, choice: Choice, arguments: Mapping[
     wanted = Wanted(
         [_function(function, choice.must_call) for function in choice.functions],
         must_call=choice.must_call,
-        parallel=parallel is None or checked_flag("parallel_tool_calls", parallel),
+        parallel=(parallel is None or checked_flag("parallel_tool_calls", parallel)) and not choice.once,
         answer=schema,
     )
     opened, thinks = opened_reasoning(form, prompt_end), can_think(form, llm.chat_formats.template(tools=True) or "")
