@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
@@ -33,6 +33,7 @@ from .generation.request import (
     checked_before_pass,
     checked_max_tokens,
     checked_n_top,
+    checked_special,
     checked_stops,
 )
 from .generation.run import run
@@ -249,6 +250,7 @@ class MaskProbeLlama(CompletionMethods):
         *,
         max_tokens: int | None = 256,
         stop: str | Sequence[str] | None = None,
+        special: bool | Collection[int] = False,
         logprobs: int | None = None,
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
@@ -264,6 +266,7 @@ class MaskProbeLlama(CompletionMethods):
             prompt: text (special tokens are parsed, BOS is added as the model asks) or token ids.
             max_tokens: at most so many tokens; None = until the context is full.
             stop: text that ends the generation and is not part of it; empty text is none.
+            special: control tokens, all or these, that have text where the model writes them; the end never has.
             logprobs: report the model's own log-probability of every token, and those of so many that it ranks
                 highest.
             speculate: None = the object's speculation, or plain decoding where nothing can be drafted;
@@ -296,6 +299,7 @@ class MaskProbeLlama(CompletionMethods):
                 cache_prompt=checked_flag("cache_prompt", cache_prompt),
                 before_pass=checked_before_pass(before_pass),
                 stop=checked_stops(stop),
+                special=checked_special(special, vocab.n_tokens),
                 prompt=self.prompts.checked(prompt),
                 speculation=self._chosen_speculation(speculate),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ from .generation import state
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
 from .generation.request import Options
+from .grammars.grammar import Grammar
+from .replies import Format, find_format
 from .results import Chunk, Drafting
 
 
@@ -162,6 +165,16 @@ class LoadedModel(ABC):
     def has_chat_template(self) -> bool:
         """Whether there is a chat template: the model's, or one that was given."""
         return self.chat_formats.template() is not None
+
+    @cached_property
+    def reply_format(self) -> Format:
+        """How the model writes reasoning and calls, as far as its chat template tells."""
+        return find_format(self.chat_formats.template(tools=True))
+
+    @cached_property
+    def reply_grammars(self) -> dict[str, Grammar | None]:
+        """Grammars that were made for chats."""
+        return {}
 
     @overload
     def apply_chat_template(

@@ -29,6 +29,7 @@ WEATHER = {
     },
 }
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
+ONE_CALL = {"parallel_tool_calls": False, "max_tokens": 160, "extra_body": {"cache_prompt": False}}
 COLOUR = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green"]}, "dark": {"type": "boolean"}},
@@ -199,31 +200,39 @@ def test_logprobs(client: openai.OpenAI) -> None:
 
 
 def test_named_tool_is_called_by_its_schema(client: openai.OpenAI) -> None:
-    (call,) = ask(client, tools=[WEATHER], tool_choice=NAMED, max_tokens=48).choices[0].message.tool_calls
+    (call,) = ask(client, tools=[WEATHER], tool_choice=NAMED, **ONE_CALL).choices[0].message.tool_calls
     assert call.function.name == "get_weather"
     assert set(json_of(call.function.arguments)) == {"city"}
 
 
-def test_the_only_tool_can_be_required(client: openai.OpenAI) -> None:
-    message = ask(client, tools=[WEATHER], tool_choice="required", max_tokens=48).choices[0].message
-    assert message.tool_calls[0].function.name == "get_weather"
-    assert message.function_call is None
+def test_one_of_the_tools_can_be_required(client: openai.OpenAI) -> None:
+    other = {"type": "function", "function": {"name": "get_time"}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+    choices = ("required", {"type": "allowed_tools", "allowed_tools": allowed})
+    for tools, choice in (([WEATHER], choices[0]), ([other, WEATHER], choices[0]), ([other, WEATHER], choices[1])):
+        message = ask(client, tools=tools, tool_choice=choice, **ONE_CALL).choices[0].message
+        (call,) = message.tool_calls
+        assert call.function.name in (
+            [tool["function"]["name"] for tool in tools] if choice == "required" else ["get_weather"]
+        )
+        assert message.content is None
+        assert message.function_call is None
 
 
 def test_tool_without_parameters(client: openai.OpenAI) -> None:
     tool = {"type": "function", "function": {"name": "get_weather"}}
-    (call,) = ask(client, tools=[tool], tool_choice=NAMED, max_tokens=48).choices[0].message.tool_calls
+    (call,) = ask(client, tools=[tool], tool_choice=NAMED, **ONE_CALL).choices[0].message.tool_calls
     assert json.loads(call.function.arguments) == {}
 
 
 def test_streamed_tool_call_can_be_joined(client: openai.OpenAI) -> None:
     """As openai's own helper does it: strings that come again are put behind each other."""
-    options = {"messages": HELLO, "temperature": 0, "max_tokens": 48, "tools": [WEATHER], "tool_choice": NAMED}
+    options = {"messages": HELLO, "temperature": 0, "tools": [WEATHER], "tool_choice": NAMED, **ONE_CALL}
     with client.chat.completions.stream(model=NAME, **options) as stream:
         message = stream.get_final_completion().choices[0].message
     (call,) = message.tool_calls
     assert call.function.name == "get_weather"
-    whole = ask(client, tools=[WEATHER], tool_choice=NAMED, max_tokens=48).choices[0].message.tool_calls[0]
+    whole = ask(client, tools=[WEATHER], tool_choice=NAMED, **ONE_CALL).choices[0].message.tool_calls[0]
     assert call.function.arguments == whole.function.arguments
 
 

@@ -78,7 +78,16 @@ def _goes_on(url: str) -> Iterator[None]:
         ("tools", "get_weather"),
         ("tools[0].function.name", ""),
         ("tool_choice", "sometimes"),
-        ("tool_choice", "required"),
+        ("tool_choice", {"type": "allowed_tools", "allowed_tools": {"mode": "any", "tools": []}}),
+        (
+            "tool_choice",
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "nobody"}}]},
+            },
+        ),
+        ("parallel_tool_calls", "no"),
+        ("reasoning_format", "hidden"),
         ("tool_choice", {"type": "function", "function": {"name": "nobody"}}),
         ("no_such_field", 1),
         ("max_tokns", 5),

@@ -7,7 +7,7 @@ difference do stand-ins stay in the prompt, until it is tokenized. Knows texts a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -82,6 +82,16 @@ class ControlTokens:
                 text = piece.translate(characters).encode("utf-8", "surrogatepass")
                 ids += self._vocab.tokenize(text, False, False)
         return ids
+
+    def split(self, text: str) -> list[str | int]:
+        """A text as pieces of plain text and the control tokens that it spells."""
+        return [piece.token if isinstance(piece, _Control) else piece for piece in self._split(text)]
+
+    def spelled_in(self, texts: Collection[str]) -> frozenset[int]:
+        """The control tokens that one of the texts spells."""
+        return frozenset(
+            control.token for control in self._longest_first if any(control.text in text for text in texts)
+        )
 
     @cached_property
     def _longest_first(self) -> list[_Control]:

@@ -5,14 +5,16 @@ Checks them and makes grammars of them; leaves prompts to formats.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypedDict
 
 from typing_extensions import Unpack
 
 from ..checking import checked_flag
 from ..grammars.grammar import Grammar
+from ..grammars.schemas import Schema
 from .templates import RESERVED
 
 _OTHER_NAMES = {"enable_thinking": "thinking", "reasoning_effort": "reasoning_strength"}  # of some families
@@ -20,23 +22,26 @@ _OTHER_NAMES = {"enable_thinking": "thinking", "reasoning_effort": "reasoning_st
 _HONOURED = {"type", "properties", "required", "items", "title", "description", "default", "examples"}
 
 
-def answer_grammar(response_format: object, grammar: Any, tool: Mapping[str, Any] | None) -> Any:
-    """What the answer must be in: JSON, the arguments of a tool, or the grammar that was given.
+def given_grammar(response_format: object, grammar: Any) -> Any:
+    """The grammar that an answer without calls must be in, None if there is none.
 
     Raises:
-        ValueError, TypeError: the format is none, its schema cannot be enforced, or several of them were given.
+        ValueError, TypeError: the format is none, its schema cannot be enforced, or both were given.
     """
-    wanted = _format_grammar(response_format)
-    given = {"response_format": wanted, "grammar": grammar, "tool_choice": tool}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise ValueError(f"{' and '.join(names)} exclude each other; give one of them")
-    if tool is None:
-        return grammar if wanted is None else wanted
-    return _schema_grammar(f"tools: the parameters of {tool['name']}", tool.get("parameters") or {"type": "object"})
+    schema = answer_schema(response_format)
+    if schema is None:
+        return grammar
+    if grammar is not None:
+        raise ValueError("response_format and grammar exclude each other; give one of them")
+    return Grammar.from_schema(schema)
 
 
-def _format_grammar(response_format: object) -> Grammar | None:
+def answer_schema(response_format: object) -> Schema | None:
+    """The schema of an answer in JSON, None for text.
+
+    Raises:
+        ValueError, TypeError: it is no response format, or its schema cannot be enforced.
+    """
     if response_format is None:
         return None
     if not isinstance(response_format, Mapping):
@@ -46,20 +51,31 @@ def _format_grammar(response_format: object) -> Grammar | None:
         return None
     if kind == "json_object":
         schema = response_format.get("schema")
-        return _schema_grammar("response_format schema", {"type": "object"} if schema is None else schema)
+        return _checked_schema({"type": "object"} if schema is None else schema)
     if kind == "json_schema":
         named = response_format.get("json_schema")
         if not isinstance(named, Mapping) or named.get("schema") is None:
             raise ValueError("response_format json_schema must hold json_schema.schema, a JSON schema")
-        return _schema_grammar("response_format schema", named["schema"])
+        return _checked_schema(named["schema"])
     raise ValueError(f"response_format must be text, json_object or json_schema, got {kind!r}")
 
 
-def _schema_grammar(name: str, schema: Any) -> Grammar:
+def _checked_schema(schema: Any) -> Schema:
     try:
-        return Grammar.from_schema(schema)
+        Grammar.from_schema(schema)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise type(error)(f"response_format schema: {error}") from error
+    checked: Schema = schema
+    return checked
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be called in an answer: none of the functions, any, or one that must be; once: a single time."""
+
+    functions: list[dict[str, Any]]
+    must_call: bool = False
+    once: bool = False
 
 
 class Tools(NamedTuple):
@@ -70,20 +86,41 @@ class Tools(NamedTuple):
     functions: list[dict[str, Any]] | None
     function_call: Any
 
-    def called(self) -> Mapping[str, Any] | None:
-        """The function that must be called, None if none must.
+    def choice(self) -> Choice:
+        """What may be called, and what must.
 
         Raises:
-            ValueError: it is not among the tools.
+            ValueError: the choice is none, or names what is not among the tools.
         """
-        chosen = self.tool_choice if self.function_call is None else {"function": self.function_call}
-        name = chosen["function"].get("name") if _is_choice(chosen) else None
-        if name is None or not (self.tools or self.functions):
-            return None
-        for function in self._functions():
-            if function["name"] == name:
-                return function
-        raise ValueError(f"tool_choice names {name!r}, which is not among the tools")
+        functions = self._functions()
+        older = self.functions is not None or self.function_call is not None
+        name = "function_call" if older else "tool_choice"
+        chosen = self.function_call if older else self.tool_choice
+        if isinstance(chosen, Mapping) and chosen.get("type") == "allowed_tools":
+            allowed = chosen.get("allowed_tools")
+            if not isinstance(allowed, Mapping) or allowed.get("mode") not in ("auto", "required"):
+                raise ValueError(f"{name} allowed_tools must hold a mode, auto or required, and tools")
+            names = [_name_in(tool, name) for tool in allowed.get("tools") or ()]
+            return self._among(functions, names, name, must_call=allowed["mode"] == "required")
+        if isinstance(chosen, Mapping):
+            return replace(self._among(functions, [_name_in(chosen, name)], name, must_call=True), once=True)
+        if chosen == "required":
+            if not functions:
+                raise ValueError(f"{name} is required, but there are no tools")
+            return Choice(functions, must_call=True)
+        if chosen == "none":
+            return Choice([])
+        if chosen not in (None, "auto"):
+            raise ValueError(f"{name} must be none, auto, required, allowed_tools or name a tool, got {chosen!r:.80}")
+        return Choice(functions)
+
+    def _among(self, functions: list[dict[str, Any]], names: list[str], what: str, *, must_call: bool) -> Choice:
+        for name in names:
+            if name not in [function["name"] for function in functions]:
+                raise ValueError(f"{what} names {name!r}, which is not among the tools")
+        if not names:
+            raise ValueError(f"{what} allows no tools; use none")
+        return Choice([function for function in functions if function["name"] in names], must_call)
 
     def all(self) -> list[dict[str, Any]] | None:
         """The tools as OpenAI names them now, None if there are none."""
@@ -105,11 +142,18 @@ class Tools(NamedTuple):
             _check_honoured(function["name"], function.get("parameters"))
 
     def _functions(self) -> list[dict[str, Any]]:
-        return [tool["function"] for tool in self.tools or ()] if self.functions is None else self.functions
+        if self.functions is not None:
+            return self.functions
+        return [tool.get("function", tool) for tool in self.tools or ()]
 
 
-def _is_choice(chosen: Any) -> bool:
-    return isinstance(chosen, Mapping) and isinstance(chosen.get("function"), Mapping)
+def _name_in(chosen: Any, what: str) -> str:
+    """The name of a function: {"function": {"name": ...}}, or as function_call has it, {"name": ...}."""
+    function = chosen.get("function", chosen) if isinstance(chosen, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(f"{what} must name a function, got {chosen!r:.80}")
+    return name
 
 
 def _check_honoured(name: str, schema: Any) -> None:
@@ -156,6 +200,12 @@ def checked_tools(tools: object, name: str) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ValueError(f"{name}[{i}] must be a dictionary that names a function, got {tool!r}")
+        try:
+            json.dumps(function, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: the parameters of {function['name']}: this is no JSON: {error}") from error
+        except RecursionError:
+            raise ValueError(f"{name}: the parameters of {function['name']}: nested too deeply") from None
     return [dict(tool) for tool in tools]
 
 

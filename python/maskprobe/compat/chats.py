@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..chat.handlers import ChatModel, Handler, stream_chat, with_messages_as_text
-from ..chat.requests import Chat, PromptOptions, Tools, answer_grammar, checked_chat, checked_tools
+from ..chat.requests import Chat, PromptOptions, Tools, checked_chat, checked_tools, given_grammar
 from ..checking import checked_flag
 from ..loaded import LoadedModel
 from .answers import answer_chunks, chat_logprobs, whole_answer
 from .completions import completion_parts, generation_arguments, refuse_callbacks
-from .envelopes import whole_completion
+from .reading import Reading, checked_reasoning_format
 
 _OURS = ("speculate", "cache_prompt", "before_pass")  # which no handler knows
 
@@ -43,15 +43,19 @@ def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
 def _by_format(
     llm: LoadedModel, chat: Chat, tools: Tools, options: dict[str, Any], arguments: Mapping[str, Any]
 ) -> Any:
-    tool = tools.called()
-    options["grammar"] = answer_grammar(arguments["response_format"], arguments["grammar"], tool)
     options["logprobs"] = _n_top(arguments)
-    chat = replace(chat, tools=tools.all(), variables={**chat.variables, **tools.variables()})
+    choice = tools.choice()
+    if choice.functions:
+        chat = replace(chat, tools=tools.all(), variables={**chat.variables, **tools.variables()})
     prompt = llm.prompts.of_chat(llm.chat_formats, chat, parse_special=arguments["parse_special"])
     options["stop"] += prompt.stop
+    reading = Reading.of_chat(llm, choice, arguments, prompt)
+    options["grammar"], options["special"] = reading.grammar, reading.special
     parts = completion_parts(llm, prompt.ids, chat_logprobs, options)
-    name = tool["name"] if tool is not None else None
-    return answer_chunks(parts, name) if arguments["stream"] else whole_answer(whole_completion(parts), name)
+    chunks = answer_chunks(parts, reading.parser)
+    if arguments["stream"]:
+        return chunks
+    return whole_answer(chunks, with_function=choice.must_call or tools.functions is not None)
 
 
 def _by_handler(
@@ -63,6 +67,7 @@ def _by_handler(
     arguments: Mapping[str, Any],
 ) -> Any:
     tools.check_for_own_grammars()
+    _refuse_what_no_handler_knows(arguments)
     for name in arguments["prompt"]:
         raise ValueError(f"{name} is for chat templates, and this chat format has none; leave it out")
     model = ChatModel(llm, {name: options.pop(name) for name in _OURS})
@@ -70,7 +75,7 @@ def _by_handler(
         handler = with_messages_as_text(handler, llm)
     options |= tools._asdict()
     options["stream"] = arguments["stream"]
-    options["grammar"] = answer_grammar(arguments["response_format"], arguments["grammar"], None)
+    options["grammar"] = given_grammar(arguments["response_format"], arguments["grammar"])
     options["logprobs"], options["top_logprobs"] = arguments["logprobs"], _n_top(arguments)
     answer = handler(llama=model, messages=chat.messages, **options)
     return stream_chat(answer, model) if arguments["stream"] else answer | {"timings": model.last["timings"]}
@@ -82,6 +87,18 @@ def _prompt_options(arguments: Mapping[str, Any]) -> PromptOptions:
         if name not in PromptOptions.__annotations__:
             raise TypeError(f"create_chat_completion() got an unexpected keyword argument {name!r}")
     return options
+
+
+def _refuse_what_no_handler_knows(arguments: Mapping[str, Any]) -> None:
+    choice = arguments["tool_choice"]
+    given = {
+        "parallel_tool_calls": arguments["parallel_tool_calls"] is not None,
+        "reasoning_format": checked_reasoning_format(arguments["reasoning_format"]) != "auto",
+        "tool_choice allowed_tools": isinstance(choice, Mapping) and choice.get("type") == "allowed_tools",
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(f"{name} is not supported with this chat_format; leave one of them out")
 
 
 def _n_top(arguments: Mapping[str, Any]) -> int | None:

@@ -52,9 +52,14 @@ def completion_parts(
     if (limit := generation["max_tokens"]) is not None:
         limit = checked_integer("max_tokens", limit, -(2**31), 2**31 - 1)
         generation["max_tokens"] = limit if limit > 0 else None
+    special = frozenset(generation.get("special", ()))
     chunks = llm.stream(ids, **generation)
     envelope = Envelope(model if model is not None else str(llm.model_path))
-    return stream_completion(chunks, envelope, len(ids), before, llm.piece, shape)
+
+    def piece(token: int, named: bool) -> bytes:
+        return llm.piece(token, named or token in special)
+
+    return stream_completion(chunks, envelope, len(ids), before, piece, shape)
 
 
 def refuse_callbacks(arguments: Mapping[str, Any]) -> None:

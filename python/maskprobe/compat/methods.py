@@ -113,26 +113,27 @@ class CompletionMethods(LoadedModel):
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
         parse_special: bool = False,
+        parallel_tool_calls: bool | None = None,
+        reasoning_format: str = "auto",
         **prompt: Unpack[PromptOptions],
     ) -> Any:
         """Answers messages in the model's chat format.
 
         Args:
-            messages: dictionaries with ``role`` and ``content``, calls and their results in OpenAI's form, and what
-                the model's template knows beside. A last message of the assistant's is continued.
-            tools, tool_choice, functions, function_call: as in llama-cpp-python; a named tool is enforced by a grammar.
+            messages: in OpenAI's form, calls and their results too, and what the model's template knows beside. A last
+                message of the assistant's is continued.
+            tools, tool_choice, functions, function_call: what may be called, or must, see docs/structured-output.md.
+            parallel_tool_calls: False = at most one call. reasoning_format: "none" = reasoning stays in the content.
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's ``json_schema``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
-            parse_special: parse control tokens that messages and tools spell, which are text otherwise.
-            prompt: chat_template_kwargs, reasoning_effort and so on, see :meth:`apply_chat_template`.
+            parse_special, prompt: chat_template_kwargs, reasoning_effort and so on, see :meth:`apply_chat_template`.
             stream, model, max_tokens, speculate, cache_prompt: see :meth:`create_completion`; so are all others.
 
         Returns:
             A ``chat.completion`` dictionary, or an iterator of ``chat.completion.chunk`` dictionaries.
 
         Raises:
-            ValueError, TypeError: an argument is out of range, or the template refuses the messages.
-            ModelError: the model has no chat template and no chat_format was named.
+            ValueError, TypeError, ModelError: an argument is out of range, or no template takes the messages.
             ContextError, BusyError, ClosedError, DecodeError, SamplingError: as :meth:`MaskProbeLlama.stream` does.
         """
         arguments = locals()  # all of them by name

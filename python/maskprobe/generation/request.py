@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from ..checking import checked_integer
@@ -20,6 +20,7 @@ class Options(SamplingOptions, total=False):
 
     max_tokens: int | None
     stop: str | Sequence[str] | None
+    special: bool | Collection[int]
     logprobs: int | None
     speculate: bool | Speculation | None
     cache_prompt: bool
@@ -36,6 +37,7 @@ class Request:
     speculation: Speculation | None  # None for plain decoding
     max_tokens: int
     stop: list[str]
+    special: Collection[int]  # control tokens that have text
     n_top: int | None  # log-probabilities per token
     cache_prompt: bool
     before_pass: BeforePass
@@ -57,6 +59,15 @@ def checked_stops(stop: object) -> list[str]:
     if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
         raise ValueError(f"stop must hold strings, got {stop!r}")
     return [s for s in stops if s]
+
+
+def checked_special(special: object, n_vocab: int) -> Collection[int]:
+    """The control tokens that have text in the answer; True = all."""
+    if isinstance(special, bool):
+        return range(n_vocab) if special else ()
+    if not isinstance(special, Collection) or not all(isinstance(token, int) for token in special):
+        raise TypeError(f"special must be a bool or token ids, got {special!r:.80}")
+    return frozenset(special)
 
 
 def checked_before_pass(before_pass: object) -> BeforePass:

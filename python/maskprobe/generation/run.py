@@ -100,7 +100,7 @@ class _Run:
             tally.predicted_n += 1
             if self._pass.end and i == len(tokens) - 1:
                 return "stop"
-            piece = text.push(self._engine.model.vocab.piece(token))
+            piece = text.push(self._engine.model.vocab.piece(token, token in self._request.special))
             drafted = i < n_accepted
             if text.stopped and drafted:
                 # The token is the pass's last then, its own choice; what was accepted after it is not used.

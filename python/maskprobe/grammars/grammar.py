@@ -18,6 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from ..llamacpp.installed import llama_cpp
 from ..llamacpp.vocabulary import Vocabulary
 from . import gbnf
+from .lazy import LazyMatcher, Trigger
 from .schemas import Schema, grammar_of_schema
 
 # So that a token takes 0.2 s at most; what people write takes 1 ms.
@@ -32,6 +33,7 @@ class Grammar:
 
     source: str  # GBNF, or a grammar of llguidance's
     is_gbnf: bool
+    trigger: Trigger | None = None  # where it begins, None = with the text
 
     @staticmethod
     def from_gbnf(text: str) -> Grammar:
@@ -55,7 +57,7 @@ class Grammar:
         """
         return GrammarSampler(self.matcher(vocab), vocab.n_tokens)
 
-    def matcher(self, vocab: Vocabulary) -> LLMatcher:
+    def matcher(self, vocab: Vocabulary) -> LLMatcher | LazyMatcher:
         """What tells the tokens of a vocabulary that are allowed next, and raises what :meth:`compile` raises."""
         text = gbnf.to_lark(self.source, vocab.single_token) if self.is_gbnf else self.source
         matcher = LLMatcher(tokenizer_of(vocab), _HEADER + text, log_level=0, limits=_LIMITS)
@@ -63,13 +65,13 @@ class Grammar:
             matcher.compute_bitmask()  # the first one, so that what is too much is said before anything is decoded
         if matcher.is_error():
             raise ValueError(_first_line(matcher.get_error()))
-        return matcher
+        return matcher if self.trigger is None else LazyMatcher(matcher, self.trigger, vocab)
 
 
 class GrammarSampler:
     """A llama_sampler that lets through what a grammar allows. Keep it as long as the chain that has taken it over."""
 
-    def __init__(self, matcher: LLMatcher, n_tokens: int) -> None:
+    def __init__(self, matcher: LLMatcher | LazyMatcher, n_tokens: int) -> None:
         self._matcher = matcher
         self._interface = _interface(matcher, n_tokens)
         self.handle = llama_cpp.llama_sampler_init(ctypes.byref(self._interface), None)
@@ -83,7 +85,7 @@ class GrammarSampler:
         return "the grammar allows no token that is left"
 
 
-def _interface(matcher: LLMatcher, n_tokens: int) -> Any:
+def _interface(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> Any:
     """The functions of the sampler. llama.cpp has no way for exceptions: an error stays in the matcher."""
 
     def accept(_: Any, token: int) -> None:
@@ -94,7 +96,10 @@ def _interface(matcher: LLMatcher, n_tokens: int) -> Any:
         data = np.ctypeslib.as_array(ctypes.cast(array.data, ctypes.POINTER(_TokenData)), (array.size,))
         allowed = np.zeros(n_tokens, bool)
         if not matcher.is_error():
-            bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+            mask = matcher.compute_bitmask()
+            if mask is None:
+                return
+            bits = np.frombuffer(mask, np.uint8)
             allowed = np.unpackbits(bits, count=n_tokens, bitorder="little").view(bool)
         data["logit"][~allowed[data["id"]]] = -np.inf
 

@@ -26,6 +26,15 @@ def grammar_of_schema(schema: Schema) -> str:
     """JSON that follows a schema, as a grammar in llguidance's notation.
 
     Raises:
+        ValueError, TypeError: as :func:`item_of_schema` does.
+    """
+    return f"start: {item_of_schema(schema)}\n"
+
+
+def item_of_schema(schema: Schema) -> str:
+    """JSON that follows a schema, as one item of a rule in llguidance's notation.
+
+    Raises:
         ValueError, TypeError: it is no schema, or something in it cannot be enforced; the message names it.
     """
     if not isinstance(schema, (Mapping, bool)):
@@ -48,7 +57,7 @@ def grammar_of_schema(schema: Schema) -> str:
         found = [str(error)]
     if found:
         raise ValueError(f"the JSON schema cannot be enforced: {' '.join(found[0].split())}")
-    return f"start: %json {text}\n"
+    return f"%json {text}"
 
 
 def _enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,11 @@ class Vocabulary:
 
     def ends(self) -> list[int]:
         """The tokens that end a generation."""
-        return [token for token in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.handle, token)]
+        return [token for token in range(self.n_tokens) if self.is_end(token)]
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends a generation."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
 
     def single_token(self, text: str) -> int | None:
         """The token that a text is, special ones too; None if it is not one."""

@@ -43,4 +43,15 @@ class CallEnds:
     index: int
 
 
-Event = Reasoning | Content | CallBegins | CallArguments | CallEnds
+@dataclass(frozen=True)
+class Leftover:
+    """Text that is neither answer nor reasoning nor a whole call: one that the reply's end cut off.
+
+    It comes last. Where a limit cut the reply it is of no use; a model that stopped by itself may have meant it as
+    text.
+    """
+
+    text: str
+
+
+Event = Reasoning | Content | CallBegins | CallArguments | CallEnds | Leftover

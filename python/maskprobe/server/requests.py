@@ -272,6 +272,20 @@ class ToolName(Strict):
     function: FunctionName
 
 
+class AllowedTools(Strict):
+    """Some of the tools, of which any may be called or one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ToolName], Field(min_length=1)]
+
+
+class ToolChoice(Strict):
+    """OpenAI's choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 class JsonSchema(Strict):
     """OpenAI's named JSON schema."""
 
@@ -303,7 +317,9 @@ class ChatRequest(Request):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolName | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolName | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_format: Literal["auto", "none"] | None = None
 
     @field_validator("response_format")
     @classmethod
@@ -314,14 +330,16 @@ class ChatRequest(Request):
 
     @field_validator("tool_choice")
     @classmethod
-    def _tool_is_there(cls, choice: str | ToolName | None, info: ValidationInfo) -> str | ToolName | None:
-        tools = info.data.get("tools") or []
-        if choice == "required":
-            if len(tools) != 1:
-                raise ValueError(f"required works with one tool; got {len(tools)}, so name the one to call")
-            return ToolName(type="function", function=FunctionName(name=tools[0].function.name))
-        if isinstance(choice, ToolName) and choice.function.name not in [tool.function.name for tool in tools]:
-            raise ValueError(f"there is no tool {choice.function.name!r}")
+    def _tools_are_there(
+        cls, choice: str | ToolName | ToolChoice | None, info: ValidationInfo
+    ) -> str | ToolName | ToolChoice | None:
+        tools = [tool.function.name for tool in info.data.get("tools") or []]
+        if choice == "required" and not tools:
+            raise ValueError("required needs tools; got none")
+        chosen = choice.allowed_tools.tools if isinstance(choice, ToolChoice) else [choice]
+        for tool in chosen:
+            if isinstance(tool, ToolName) and tool.function.name not in tools:
+                raise ValueError(f"there is no tool {tool.function.name!r}")
         return choice
 
     def arguments(self) -> dict[str, Any]:
