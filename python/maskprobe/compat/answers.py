@@ -39,6 +39,7 @@ def whole_answer(completion: Part, tool: str | None) -> Part:
         message |= {"content": None, "function_call": function, "tool_calls": [call]}
         reason = _reason(text, reason)
     answer = {"index": 0, "message": message, "logprobs": choice["logprobs"], "finish_reason": reason}
+    answer |= _drafted(choice)
     rest = {key: completion[key] for key in ("usage", "timings")}
     return _envelope(completion, "chat.completion") | {"choices": [answer]} | rest
 
@@ -54,7 +55,9 @@ def answer_chunks(parts: Iterator[Part], tool: str | None) -> Iterator[Part]:
             yield _chunk(part, {"role": "assistant"} | ({} if tool is None else {"content": None}))
         if reason is None:
             delta = {"content": text} if tool is None else _call_delta(part, tool, text)
-            yield _chunk(part, delta, choice["logprobs"])
+            chunk = _chunk(part, delta, choice["logprobs"])
+            chunk["choices"][0] |= _drafted(choice)
+            yield chunk
         else:
             reason = reason if tool is None else _reason("".join(texts), reason)
             yield _chunk(part, {}, None, reason) | {key: part[key] for key in ("usage", "timings")}
@@ -77,6 +80,11 @@ def _reason(arguments: str, reason: str) -> str:
 
 def _call_id(part: Part, tool: str) -> str:
     return f"call__0_{tool}_{part['id']}"
+
+
+def _drafted(choice: Part) -> Part:
+    """Which tokens of the choice were drafted, where asked for."""
+    return {"drafted": choice["drafted"]} if "drafted" in choice else {}
 
 
 def _envelope(part: Part, kind: str) -> Part:

@@ -69,6 +69,8 @@ def _by_handler(
     arguments: Mapping[str, Any],
 ) -> Any:
     tools.check_for_own_grammars()
+    if checked_flag("return_drafted", options.pop("return_drafted")):
+        raise ValueError("return_drafted needs a chat format: a handler makes its answers itself; leave it out")
     model = ChatModel(llm, {name: options.pop(name) for name in _OURS})
     if not checked_flag("parse_special", arguments["parse_special"]):
         handler = with_messages_as_text(handler, llm)

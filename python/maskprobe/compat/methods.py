@@ -50,6 +50,7 @@ class CompletionMethods(LoadedModel):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
+        return_drafted: bool = False,
     ) -> Any:
         """Completes a prompt.
 
@@ -61,6 +62,7 @@ class CompletionMethods(LoadedModel):
             echo: put the prompt in front of the text.
             stream: return an iterator of parts.
             model: the name that answers carry, None = the model's path.
+            return_drafted: add ``drafted`` to the choice, one flag per token: whether it was drafted and accepted.
             speculate, cache_prompt, before_pass: see :meth:`MaskProbeLlama.stream`; so are all others.
 
         Returns:
@@ -109,6 +111,7 @@ class CompletionMethods(LoadedModel):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
+        return_drafted: bool = False,
         parse_special: bool = False,
     ) -> Any:
         """Answers messages in the model's chat format, which llama-cpp-python renders.
@@ -119,7 +122,8 @@ class CompletionMethods(LoadedModel):
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's ``json_schema``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
             parse_special: parse control tokens that messages spell, which are text otherwise.
-            stream, model, max_tokens, speculate, cache_prompt: see :meth:`create_completion`; so are all others.
+            stream, model, max_tokens, speculate, cache_prompt, return_drafted: see :meth:`create_completion`; so are
+                all others.
 
         Returns:
             A ``chat.completion`` dictionary, or an iterator of ``chat.completion.chunk`` dictionaries.

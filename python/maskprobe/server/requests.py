@@ -129,6 +129,7 @@ class Request(Strict):
     grammar: str | None = None
     cache_prompt: bool | None = None
     speculate: bool | None = None
+    return_drafted: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
