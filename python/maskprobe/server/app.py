@@ -25,7 +25,7 @@ from ..llama import MaskProbeLlama
 from . import errors, wire
 from .errors import ApiError
 from .metrics import Metrics
-from .page import chat_page
+from .page import PAGE_PATHS, page_routes
 from .requests import ChatRequest, CompletionRequest, Request
 from .security import AllowedHosts, ApiKey, JsonBodies, SecureHeaders
 from .worker import Dropped, Job, Worker
@@ -33,7 +33,7 @@ from .worker import Dropped, Job, Worker
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 GRACE = 5.0  # seconds that the model has to stop
 READ = ["GET", "HEAD"]
-OPEN_PATHS = ("/", "/health")  # without the API key; the page asks for it
+OPEN_PATHS = (*PAGE_PATHS, "/health")  # without the API key
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
         return answer(request, llm.create_completion)
 
     _add_pages(app, settings, card, metrics)
+    app.include_router(page_routes())
     return app
 
 
 def _add_pages(app: FastAPI, settings: Settings, card: dict[str, Any], metrics: Metrics) -> None:
     """The routes that ask nothing of the model; card: what there is to say of it."""
-    page = chat_page()
 
     @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:
@@ -122,10 +122,6 @@ def _add_pages(app: FastAPI, settings: Settings, card: dict[str, Any], metrics: 
     @app.api_route("/metrics", methods=READ)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.api_route("/", methods=READ)
-    async def index() -> Response:
-        return page
 
 
 class Answer(Response):
