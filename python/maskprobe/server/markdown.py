@@ -1,12 +1,13 @@
 """Markdown as HTML that is safe to show, for what models write.
 
 Knows text alone. HTML in the text stays text, an image becomes a link, and links lead to the web or to mail. Time is
-bounded for any text: markdown-it needs it by length, and Pygments, which has no such bound, is given up on.
+bounded for any text: markdown-it's goes by length, and Pygments, whose may go by its square, is given up on.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -16,17 +17,15 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
-from pygments import highlight
+from pygments import format as format_tokens
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from ..chat.time_limit import within
-
-MOST_TEXT = 2**17  # characters
-SECONDS = 1.0  # with colours, and again without
+MOST_TEXT = 2**16  # characters
+_SECONDS = 0.25  # for the colours of a block of code; of all, four times as many
 _SCHEMES = ("http", "https", "mailto")
-# Some of Pygments' expressions take the square of a line's length in one step, which no time limit ends.
+# Some of Pygments' expressions take the square of a line's length for one token.
 _MOST_CODE, _MOST_LINE = 20_000, 500
 _MOST_LEVELS = 100
 _HEADINGS = 2  # levels above those of the text: the page's and the message's
@@ -36,17 +35,11 @@ def to_html(text: str) -> str:
     """CommonMark with tables and strikethrough; single line breaks are kept, as chats mean them.
 
     Raises:
-        ValueError: the text is nested too deeply.
-        TimeoutError: it takes too long.
+        ValueError: the text is longer than MOST_TEXT or nested too deeply.
     """
-    try:
-        return within(SECONDS, lambda: _render(text, {"colours": True}))
-    except TimeoutError:
-        return within(SECONDS, lambda: _render(text, {"colours": False}))
-
-
-def _render(text: str, env: MutableMapping[str, Any]) -> str:
-    markdown = _markdown()
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"the text has {len(text)} characters; at most {MOST_TEXT} are rendered")
+    markdown, env = _markdown(), {"end": time.monotonic() + 4 * _SECONDS}
     tokens = markdown.parse(text, env)
     if any(token.level >= _MOST_LEVELS - 1 for token in tokens):  # markdown-it leaves out what lies deeper
         raise ValueError(f"the text is nested deeper than {_MOST_LEVELS} levels")
@@ -102,7 +95,7 @@ def _leads_out(url: str) -> bool:
 
 
 def _code_block(code: str, language: str, env: MutableMapping[str, Any]) -> str:
-    inner = _coloured(code, language) if env["colours"] else escape(code)
+    inner = _coloured(code, language) if time.monotonic() < env["end"] else escape(code)
     return (
         f'<div class="code"><div class="bar"><span>{escape(language)}</span>'
         '<button type="button" class="copy" aria-label="Copy code">Copy</button></div>'
@@ -112,11 +105,19 @@ def _code_block(code: str, language: str, env: MutableMapping[str, Any]) -> str:
 
 @lru_cache(maxsize=64)  # a text that grows has the same blocks again and again
 def _coloured(code: str, language: str) -> str:
-    """Code whose tokens have Pygments' classes, if it knows the language."""
+    """Code whose tokens have Pygments' classes, if it knows the language and is quick with it."""
     if len(code) > _MOST_CODE or max(map(len, code.split("\n"))) > _MOST_LINE:
         return escape(code)
     try:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
+        return str(format_tokens(_in_time(lexer.get_tokens(code)), HtmlFormatter(nowrap=True)))
+    except (ClassNotFound, TimeoutError):
         return escape(code)
-    return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
+
+
+def _in_time(tokens: Iterable[Any]) -> Iterator[Any]:
+    end = time.monotonic() + _SECONDS
+    for token in tokens:
+        yield token
+        if time.monotonic() > end:
+            raise TimeoutError

@@ -5,15 +5,16 @@ The page is HTML, CSS and JavaScript as they stand in static/; it asks this serv
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import BaseModel, StringConstraints
 
 from .errors import ApiError
-from .markdown import MOST_TEXT, to_html
+from .markdown import to_html
 
 _STATIC = files(__package__).joinpath("static")
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -36,18 +37,10 @@ _POLICY = {
 _HEADERS = {"Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items())}
 
 
-def _whole_characters(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the text holds half a character, {error.object[error.start]!a}") from error
-    return text
-
-
 class Markdown(BaseModel):
     """A body of /render."""
 
-    text: Annotated[str, StringConstraints(max_length=MOST_TEXT, strict=True), AfterValidator(_whole_characters)]
+    text: Annotated[str, StringConstraints(strict=True)]
 
 
 def page_routes() -> APIRouter:
@@ -60,13 +53,13 @@ def page_routes() -> APIRouter:
     def render(body: Markdown) -> Response:  # in a thread of its own
         try:
             return JSONResponse({"html": to_html(body.text)})
-        except (TimeoutError, ValueError) as error:
+        except ValueError as error:
             raise ApiError(400, f"text: {error}", param="text") from error
 
     return router
 
 
-def _sender(name: str) -> object:
+def _sender(name: str) -> Callable[[], Awaitable[Response]]:
     content = _STATIC.joinpath(name).read_bytes()
     media_type = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
 

@@ -3,11 +3,11 @@
 const CONVERSATION = "maskprobe-conversation", SETTINGS = "maskprobe-settings";
 const DEFAULTS = {system: "", temperature: "", maxTokens: "", thinking: "", theme: "", shaded: false};
 
-function kept(key) {
+function kept(key, otherwise) {
   try {
-    return JSON.parse(localStorage.getItem(key));
+    return JSON.parse(localStorage.getItem(key)) ?? otherwise;
   } catch {
-    return null; // somebody else's, or no storage here
+    return otherwise; // broken, or no storage here
   }
 }
 
@@ -21,11 +21,11 @@ function keep(key, value) {
   }
 }
 
-export const settings = {...DEFAULTS, ...kept(SETTINGS)};
+export const settings = {...DEFAULTS, ...kept(SETTINGS, {})};
 export const saveSettings = () => keep(SETTINGS, settings);
 
 /* Questions {role, content} and answers, see newAnswer. */
-export const turns = kept(CONVERSATION) ?? [];
+export const turns = kept(CONVERSATION, []);
 export const saveTurns = () => keep(CONVERSATION, turns);
 
 /* A model's answer before its first word. drafted: runs of characters by field, [length, whether they were drafted]. */

@@ -168,6 +168,7 @@ document.addEventListener("keydown", (event) => {
 });
 $("stop").addEventListener("click", () => running?.abort());
 $("new").addEventListener("click", newChat);
+addEventListener("beforeunload", () => running?.abort()); // the answer is stopped, not broken
 addEventListener("pagehide", () => { if (running) saveTurns(); });
 
 /* --- settings --- */
