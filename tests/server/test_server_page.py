@@ -157,6 +157,8 @@ def test_new_chat_while_an_answer_comes(
     say(page, "one")
     expect(page.locator("article.assistant .text")).to_have_text("first")
     page.get_by_role("button", name="New chat").click()
+    page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 50))")  # for what the old answer's end would do
+    assert page.get_by_role("status").inner_text() == "A new chat."
     say(page, "two")
     held.set()
     wait_for_end(page)
@@ -267,6 +269,9 @@ def test_shading_shows_what_was_drafted(
         (" or", [False, False]),
         (" [a", [False]),
         (" link](https://a.example).", [True]),
+        ("\n```python\n", [False]),
+        ("print(1)\n", [True]),
+        ("```", [False]),
     ]
     script_model(monkeypatch, served, *({"delta": {"content": text}, "drafted": flags} for text, flags in pieces))
     page.goto(url)
@@ -279,10 +284,10 @@ def test_shading_shows_what_was_drafted(
     button.click()
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("Shaded text was drafted")).to_be_visible()
-    assert page.evaluate(shaded) == ["Say", "words", "code", "link", "."]
+    assert page.evaluate(shaded) == ["Say", "words", "code", "link", ".", "print", "(", "1", ")"]
     page.reload()
     wait_for_end(page)
-    assert page.evaluate(shaded) == ["Say", "words", "code", "link", "."]
+    assert page.evaluate(shaded) == ["Say", "words", "code", "link", ".", "print", "(", "1", ")"]
     button.click()
     assert page.evaluate(shaded) == []
 
