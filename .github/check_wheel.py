@@ -14,7 +14,9 @@ FILES = (
     "models/README.md",
     "models/catalog.toml",
     "py.typed",
-    "server/page.html",
+    "server/static/page.css",
+    "server/static/page.html",
+    "server/static/page.js",
     "core/" + {"win32": "maskprobe.dll", "darwin": "libmaskprobe.dylib"}.get(sys.platform, "libmaskprobe.so"),
 )
 

@@ -36,6 +36,7 @@ class Stats:
     probe: str = ""  # the start vector of the masks
     probe_n: int = 0  # guesses of masks that could be compared with what came
     probe_logp: float = 0.0  # sum of the log-probabilities that they gave to it, floored
+    plain_pass_ms: float = 0.0  # what a pass of one row would have taken, about; 0 = not known
     choice: str = ""  # why passes had the rows they had, mixed tree only
     # [i]: nodes drafted by a mixed tree with a probability of i/10 to (i+1)/10 to be accepted; how many of them
     # were; the sum of those probabilities
@@ -64,7 +65,10 @@ class Stats:
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
     def timings(self) -> dict[str, float]:
-        """The figures under llama-server's names; draft_* only when something was drafted."""
+        """The figures under llama-server's names; draft_* only when something was drafted.
+
+        ``plain_per_second`` is about what plain decoding would have given, by the time of a pass of one row.
+        """
         figures = {
             "cache_n": self.cache_n,
             "prompt_n": self.prompt_n,
@@ -78,6 +82,8 @@ class Stats:
         }
         if self.draft_n:
             figures |= {"draft_n": self.draft_n, "draft_n_accepted": self.draft_n_accepted}
+        if self.plain_pass_ms:
+            figures["plain_per_second"] = 1e3 / self.plain_pass_ms
         return figures | {"passes": self.passes, "rows": self.rows, "acceptance_length": self.acceptance_length}
 
     def __str__(self) -> str:

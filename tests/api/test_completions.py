@@ -217,6 +217,23 @@ def test_streamed_logprobs_end_where_the_text_ends(ours: MaskProbeLlama) -> None
     assert all(len(part["choices"][0]["text"]) for part in parts[:-1])
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_drafted_tokens_are_told_if_asked(chat: bool, ours: MaskProbeLlama) -> None:
+    ask = ours.create_chat_completion if chat else ours.create_completion
+    options = {"max_tokens": 40, "temperature": 0.0, "speculate": Speculation(budget=4)}
+    asked = QUESTION if chat else "one two three one two three one two"
+    whole = ask(asked, return_drafted=True, **options)
+    [choice], timings = whole["choices"], whole["timings"]
+    assert (len(choice["drafted"]), sum(choice["drafted"])) == (40, timings["draft_n_accepted"])
+    assert 0 < timings["draft_n_accepted"] < 40
+    *parts, last = ask(asked, return_drafted=True, stream=True, **options)
+    choices = [part["choices"][0] for part in parts]
+    flags = [flag for choice in choices for flag in choice.get("drafted", ())]
+    assert (len(flags), sum(flags)) == (40, last["timings"]["draft_n_accepted"])
+    assert all(choice["drafted"] for choice in choices if (choice["delta"].get("content") if chat else choice["text"]))
+    assert "drafted" not in ask(asked, **options)["choices"][0]
+
+
 def test_chat_logprobs_are_openais(ours: MaskProbeLlama) -> None:
     options = {"max_tokens": 8, "temperature": 0.0, "logprobs": True}
     for n in (None, 2):
@@ -314,6 +331,7 @@ REFUSED = [
     ({"echo": True, "logprobs": 1}, ValueError, "echo"),
     ({"logprobs": 101}, ValueError, "logprobs"),
     ({"logprobs": True}, TypeError, "logprobs"),
+    ({"return_drafted": 1}, TypeError, "return_drafted"),
     ({"stream": 1}, TypeError, "stream"),
     ({"logit_bias": {10**6: 1.0}}, ValueError, "logit_bias"),
     ({"logit_bias": {"x": 1.0}}, ValueError, "logit_bias"),
@@ -432,6 +450,8 @@ def test_a_chat_handler_of_ones_own(model_path: Callable[[str], Path]) -> None:
         answer = llm.create_chat_completion([{"role": "user", "content": "One, two,"}])
         with pytest.raises(ValueError, match="reasoning_effort is for chat templates"):
             llm.create_chat_completion([{"role": "user", "content": "One, two,"}], reasoning_effort="low")
+        with pytest.raises(ValueError, match="return_drafted is not supported with this chat_format"):
+            llm.create_chat_completion(QUESTION, return_drafted=True)
     assert answer["usage"]["completion_tokens"] == 3
 
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.core.binding import ffi
 from maskprobe.core.session import Pass
+from maskprobe.drafting.costs import plain_pass
 from maskprobe.generation.run import _logprobs
 from maskprobe.generation.tally import Tally
 from maskprobe.results import TokenLogprobs
@@ -145,6 +147,24 @@ def test_accepted_per_depth_by_hand() -> None:
     assert stats.passes == 4
     assert stats.acceptance_length == 2.0
     assert stats.host_ms == 2.0
+
+
+def test_the_time_of_a_plain_pass_by_hand() -> None:
+    curve = np.array([10.0, 12.0, 16.0], np.float32)
+    # 10 + 12 + 12 + 3 rows as if 16, and twice a change of 2, on a machine at half of its pace
+    assert plain_pass(curve, 2.0, [1, 2, 2, 5], 2 * (10 + 12 + 12 + 16 + 4)) == pytest.approx(20.0)
+    assert plain_pass(np.array([90.0, 20.0], np.float32), 0.0, [2, 2], 30.0) == 15.0, "more rows never cost less"
+    assert plain_pass(curve, 2.0, [], 0.0) == 0.0
+
+
+def test_plain_speed_is_told_where_costs_were_measured(llm: MaskProbeLlama, prompts: dict[str, str]) -> None:
+    options = {"max_tokens": 24, "temperature": 0.0, "cache_prompt": False}
+    stats = llm.generate(prompts["days"], **options).stats
+    assert 0 < stats.plain_pass_ms <= stats.decode_ms / stats.passes
+    assert stats.timings()["plain_per_second"] == 1e3 / stats.plain_pass_ms
+    for speculate in (False, Speculation(budget=4), Speculation(tree="dynamic")):
+        stats = llm.generate(prompts["days"], speculate=speculate, **options).stats
+        assert "plain_per_second" not in stats.timings()
 
 
 def test_logprobs_are_numbers_that_json_has() -> None:

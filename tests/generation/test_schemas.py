@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strange_texts import STRANGE
 
 from maskprobe import MaskProbeLlama
 from maskprobe.grammars.grammar import Grammar
@@ -104,23 +105,6 @@ def test_every_text_follows_its_schema(name: str, vocab: Vocabulary) -> None:
     assert ended or name == "a pattern within", texts
     for text in ended:
         jsonschema.Draft202012Validator(SCHEMAS[name]).validate(json.loads(text))
-
-
-STRANGE = [
-    "a\nb",
-    'say "hi"',
-    "back\\slash",
-    "tab\there",
-    "😀",
-    "\u0000",
-    "\u2028",
-    "é",
-    "/",
-    "",
-    "'",
-    "\\u0041",
-    "\x7f",
-]
 
 
 @pytest.mark.parametrize("text", STRANGE, ids=ascii)

@@ -154,6 +154,12 @@ def test_speculate_false_is_the_same_text_without_drafts(client: openai.OpenAI) 
     assert plain.timings["acceptance_length"] == 1.0
 
 
+def test_drafted_tokens_are_told_if_asked(client: openai.OpenAI) -> None:
+    answer = ask(client, extra_body={"return_drafted": True})
+    assert sum(answer.choices[0].drafted) == answer.timings["draft_n_accepted"] > 0
+    assert not hasattr(ask(client).choices[0], "drafted")
+
+
 def test_cache_prompt_false_decodes_the_prompt_again(client: openai.OpenAI) -> None:
     ask(client)
     assert ask(client).timings["cache_n"] > 0

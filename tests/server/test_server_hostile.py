@@ -16,9 +16,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from made_grammars import ENDLESS, a_grammar
 from server_fixtures import DEADLINE, HELLO, connect, fetch, load_for_server, send, serving
-from test_gbnf import ENDLESS, a_grammar
-from test_schemas import STRANGE
+from strange_texts import STRANGE
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 PROMPT = 2.0  # seconds for what is asked next

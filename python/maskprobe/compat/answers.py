@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..replies.events import CallArguments, CallBegins, CallEnds, Content, Event, Leftover, Reasoning
@@ -38,23 +38,25 @@ def _token(piece: bytes, logprob: float) -> dict[str, Any]:
 def answer_chunks(parts: Iterator[Part], parser: Parser) -> Iterator[Part]:
     """The chat.completion.chunks of a streamed completion; the last has its usage and timings.
 
-    The log-probabilities of all tokens come in order, those of reasoning and calls too, each with the first chunk
-    that comes after its text.
+    The log-probabilities of all tokens, and whether they were drafted, come in order, those of reasoning and calls too,
+    each with the first chunk that comes after its text.
     """
     reply = _Reply(parser)
     logprobs: Part | None = None
+    drafted: list[bool] = []
     for i, part in enumerate(parts):
         [choice] = part["choices"]
         reason = choice["finish_reason"]
         logprobs = _joined(logprobs, choice["logprobs"])
+        drafted += choice.get("drafted", ())
         if i == 0:
             yield _chunk(part, {"role": "assistant"})
         for delta in reply.deltas(choice["text"], is_last=reason is not None):
-            yield _chunk(part, delta, logprobs)
-            logprobs = None
+            yield _chunk(part, delta, logprobs, drafted=drafted)
+            logprobs, drafted = None, []
         if reason is not None:
             figures = {key: part[key] for key in ("usage", "timings")}
-            yield _chunk(part, {}, logprobs, reply.finish_reason(reason)) | figures
+            yield _chunk(part, {}, logprobs, reply.finish_reason(reason), drafted) | figures
 
 
 def whole_answer(chunks: Iterator[Part], *, with_function: bool) -> Part:
@@ -66,8 +68,10 @@ def whole_answer(chunks: Iterator[Part], *, with_function: bool) -> Part:
     message: dict[str, Any] = {"role": "assistant", "content": None}
     calls: list[dict[str, Any]] = []
     logprobs: Part | None = None
+    drafted: list[bool] = []
     for chunk in chunks:
         [choice] = chunk["choices"]
+        drafted += choice.get("drafted", ())
         logprobs = _joined(logprobs, choice["logprobs"])
         delta = choice["delta"]
         for key in {"content", "reasoning_content"} & delta.keys():
@@ -84,7 +88,7 @@ def whole_answer(chunks: Iterator[Part], *, with_function: bool) -> Part:
     elif message["content"] is None:
         message["content"] = ""
     answer = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": choice["finish_reason"]}
-    return chunk | {"object": "chat.completion", "choices": [answer]}
+    return chunk | {"object": "chat.completion", "choices": [answer | ({"drafted": drafted} if drafted else {})]}
 
 
 class _Reply:
@@ -142,7 +146,11 @@ def _joined(before: Part | None, more: Part | None) -> Part | None:
     return before | {"content": before["content"] + more["content"]}
 
 
-def _chunk(part: Part, delta: Part, logprobs: Part | None = None, reason: str | None = None) -> Part:
+def _chunk(
+    part: Part, delta: Part, logprobs: Part | None = None, reason: str | None = None, drafted: Sequence[bool] = ()
+) -> Part:
     choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    if drafted:
+        choice["drafted"] = drafted
     envelope = {"created": part["created"], "model": part["model"], "choices": [choice]}
     return {"id": f"chat{part['id']}", "object": "chat.completion.chunk"} | envelope

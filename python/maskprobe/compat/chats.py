@@ -68,6 +68,7 @@ def _by_handler(
 ) -> Any:
     tools.check_for_own_grammars()
     _refuse_what_no_handler_knows(arguments)
+    options.pop("return_drafted")
     for name in arguments["prompt"]:
         raise ValueError(f"{name} is for chat templates, and this chat format has none; leave it out")
     model = ChatModel(llm, {name: options.pop(name) for name in _OURS})
@@ -92,6 +93,7 @@ def _prompt_options(arguments: Mapping[str, Any]) -> PromptOptions:
 def _refuse_what_no_handler_knows(arguments: Mapping[str, Any]) -> None:
     choice = arguments["tool_choice"]
     given = {
+        "return_drafted": checked_flag("return_drafted", arguments["return_drafted"]),
         "parallel_tool_calls": arguments["parallel_tool_calls"] is not None,
         "reasoning_format": checked_reasoning_format(arguments["reasoning_format"]) != "auto",
         "tool_choice allowed_tools": isinstance(choice, Mapping) and choice.get("type") == "allowed_tools",

@@ -11,7 +11,7 @@ from ..loaded import LoadedModel
 from .envelopes import Envelope, Shape, completion_logprobs, stream_completion, whole_completion
 
 # Arguments that go on to stream as they are, and those that completions have beside.
-_GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z"}
+_GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z", "return_drafted"}
 
 
 def complete_prompt(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
@@ -47,6 +47,7 @@ def completion_parts(
     """
     generation = dict(options)
     model, tfs_z = generation.pop("model"), generation.pop("tfs_z")
+    return_drafted = checked_flag("return_drafted", generation.pop("return_drafted"))
     if tfs_z != 1.0:
         raise ValueError(f"tfs_z={tfs_z} is not supported: llama.cpp has no tail-free sampling any more")
     if (limit := generation["max_tokens"]) is not None:
@@ -59,7 +60,7 @@ def completion_parts(
     def piece(token: int, named: bool) -> bytes:
         return llm.piece(token, named or token in special)
 
-    return stream_completion(chunks, envelope, len(ids), before, piece, shape)
+    return stream_completion(chunks, envelope, len(ids), before, piece, shape, return_drafted=return_drafted)
 
 
 def refuse_callbacks(arguments: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import codecs
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,14 +65,17 @@ class Envelope:
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4()}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def wrap(self, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None) -> dict[str, Any]:
-        """A text_completion with one choice."""
+    def wrap(
+        self, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None, drafted: Sequence[bool] = ()
+    ) -> dict[str, Any]:
+        """A text_completion with one choice, which says of its tokens whether they were drafted if there is a list."""
+        choice = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}
         return {
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [{"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}],
+            "choices": [choice | {"drafted": list(drafted)} if drafted else choice],
         }
 
 
@@ -83,6 +86,8 @@ def stream_completion(
     before: str,
     piece: Piece,
     shape: Shape = completion_logprobs,
+    *,
+    return_drafted: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """One dictionary per piece of text; the last has the finish reason, the usage and the timings.
 
@@ -92,40 +97,47 @@ def stream_completion(
         before: text in front of the completion: the prompt, where it is echoed.
         piece: names tokens in logprobs.
         shape: of logprobs.
+        return_drafted: whether parts say which of their tokens were drafted: those since the part before.
     """
     if before:
         yield envelope.wrap(before, None, None)
     logprobs = _Logprobs(before, piece, shape)
+    drafted: list[bool] = []  # of the tokens since the last part
     n_completion = 0
     for chunk in chunks:
         n_completion += len(chunk.tokens)
         logprobs.add(chunk)
+        if return_drafted:
+            drafted += [chunk.from_draft] * len(chunk.tokens)
         if chunk.finish_reason is not None:
             assert chunk.stats is not None, "a stream ends with its figures"
             figures = logprobs.take()
             if chunk.text or figures:
-                yield envelope.wrap(chunk.text, figures, None)
+                yield envelope.wrap(chunk.text, figures, None, drafted)
             usage = {"prompt_tokens": n_prompt, "completion_tokens": n_completion}
             last = envelope.wrap("", None, chunk.finish_reason)
             yield last | {"usage": usage | {"total_tokens": sum(usage.values())}, "timings": chunk.stats.timings()}
         elif chunk.text:
-            yield envelope.wrap(chunk.text, logprobs.take(), None)
+            yield envelope.wrap(chunk.text, logprobs.take(), None, drafted)
+            drafted = []
 
 
 def whole_completion(parts: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """The parts of a streamed completion as one."""
     texts: list[str] = []
     logprobs: dict[str, Any] | None = None
+    drafted: list[bool] = []
     for part in parts:
         choice = part["choices"][0]
         texts.append(choice["text"])
+        drafted += choice.get("drafted", ())
         if choice["logprobs"] is not None:
             if logprobs is None:
                 logprobs = {key: [] if isinstance(value, list) else value for key, value in choice["logprobs"].items()}
             for key, value in choice["logprobs"].items():
                 if isinstance(value, list):
                     logprobs[key] += value
-    choice |= {"text": "".join(texts), "logprobs": logprobs}
+    choice |= {"text": "".join(texts), "logprobs": logprobs} | ({"drafted": drafted} if drafted else {})
     return part
 
 

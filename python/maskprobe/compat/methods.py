@@ -53,6 +53,7 @@ class CompletionMethods(LoadedModel):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
+        return_drafted: bool = False,
     ) -> Any:
         """Completes a prompt.
 
@@ -64,6 +65,7 @@ class CompletionMethods(LoadedModel):
             echo: put the prompt in front of the text.
             stream: return an iterator of parts.
             model: the name that answers carry, None = the model's path.
+            return_drafted: add ``drafted`` to the choice, one flag per token: whether it was drafted and accepted.
             speculate, cache_prompt, before_pass: see :meth:`MaskProbeLlama.stream`; so are all others.
 
         Returns:
@@ -112,6 +114,7 @@ class CompletionMethods(LoadedModel):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
+        return_drafted: bool = False,
         parse_special: bool = False,
         parallel_tool_calls: bool | None = None,
         reasoning_format: str = "auto",
@@ -120,14 +123,13 @@ class CompletionMethods(LoadedModel):
         """Answers messages in the model's chat format.
 
         Args:
-            messages: in OpenAI's form, calls and their results too, and what the model's template knows beside. A last
-                message of the assistant's is continued.
+            messages: in OpenAI's form, calls and their results too. A last message of the assistant's is continued.
             tools, tool_choice, functions, function_call: what may be called, or must, see docs/structured-output.md.
             parallel_tool_calls: False = at most one call. reasoning_format: "none" = reasoning stays in the content.
             response_format: ``{"type": "json_object"}``, with a JSON ``schema`` if wanted, or OpenAI's ``json_schema``.
             logprobs, top_logprobs: report log-probabilities of tokens, and of so many of the highest-ranked.
             parse_special, prompt: chat_template_kwargs, reasoning_effort and so on, see :meth:`apply_chat_template`.
-            stream, model, max_tokens, speculate, cache_prompt: see :meth:`create_completion`; so are all others.
+            stream, model, max_tokens, return_drafted: see :meth:`create_completion`; so are all others.
 
         Returns:
             A ``chat.completion`` dictionary, or an iterator of ``chat.completion.chunk`` dictionaries.

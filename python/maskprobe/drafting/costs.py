@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -132,6 +133,19 @@ def curve_for(speculation: Speculation, measured: Callable[[], Costs]) -> tuple[
         return flat(n_rows), False, 0.0
     costs = measured()
     return interpolate(costs, n_rows), True, costs.change
+
+
+def plain_pass(curve: Curve, change: float, rows: Sequence[int], total_ms: float) -> float:
+    """Milliseconds that a pass of one row would have taken among passes of these rows, which took so long in all.
+
+    The curve says how passes compare, measured behind a short prompt; what these took says how slow all of them have
+    become since. More rows never cost less, so it is at most the mean of these, whatever was measured. 0 without any.
+    """
+    if not rows:
+        return 0.0
+    changes = sum(before != after for before, after in pairwise(rows))
+    expected = float(curve[np.minimum(rows, len(curve)) - 1].sum()) + change * changes
+    return min(float(curve[0]) * total_ms / expected, total_ms / len(rows))
 
 
 def describe(curve: Curve, price: float) -> str:

@@ -122,6 +122,9 @@ class _Run:
                 choice.add(resolved.probe, totals.n_probed, totals.probe_logp)
             if resolved.curve is not None:
                 tally.choice = costs.describe(resolved.curve, self._pass.price)
+                if resolved.settings.refine:
+                    change = resolved.settings.change
+                    tally.plain_pass_ms = costs.plain_pass(resolved.curve, change, tally.rows, totals.decode_ms)
         rest = self._text.finish()
         tally.predicted_ms += self._watch.lap_ms()
         return Chunk(rest, finish_reason=reason, stats=tally.stats(totals))

@@ -21,6 +21,7 @@ class Tally:
     predicted_ms: float = 0.0
     probe: str = ""
     choice: str = ""
+    plain_pass_ms: float = 0.0
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
     rows: list[int] = field(default_factory=list)  # per pass
 
@@ -53,6 +54,7 @@ class Tally:
             probe=self.probe,
             probe_n=totals.n_probed,
             probe_logp=totals.probe_logp,
+            plain_pass_ms=self.plain_pass_ms,
             choice=self.choice,
             reliability=tuple(said) if any(totals.said_n) else (),
         )

@@ -27,7 +27,7 @@ from .llama_server.routes import llama_server_routes
 from .messages.routes import messages_routes
 from .metrics import Metrics
 from .openai_routes import openai_routes
-from .page import chat_page
+from .page import PAGE_PATHS, page_routes
 from .responses.routes import responses_routes
 from .security import AllowedHosts, ApiKey, JsonBodies, SecureHeaders
 from .worker import Worker
@@ -35,7 +35,7 @@ from .worker import Worker
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 GRACE = 5.0  # seconds that the model has to stop
 READ = ["GET", "HEAD"]
-OPEN_PATHS = ("/", "/health")  # without the API key; the page asks for it
+OPEN_PATHS = (*PAGE_PATHS, "/health")  # without the API key
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     for routes in (openai_routes, responses_routes, messages_routes, llama_server_routes):
         app.include_router(routes(service))
     _add_pages(app, service, card, metrics)
+    app.include_router(page_routes())
     return app
 
 
 def _add_pages(app: FastAPI, service: Service, card: dict[str, Any], metrics: Metrics) -> None:
     """The routes that ask nothing of the model; card: what there is to say of it."""
-    page = chat_page()
 
     @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:
@@ -117,10 +117,6 @@ def _add_pages(app: FastAPI, service: Service, card: dict[str, Any], metrics: Me
     @app.api_route("/metrics", methods=READ)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.api_route("/", methods=READ)
-    async def index() -> Response:
-        return page
 
 
 def _guard(app: FastAPI, settings: Settings) -> None:

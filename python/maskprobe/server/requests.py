@@ -184,6 +184,7 @@ class Request(Strict):
     json_schema: Schema | None = None
     cache_prompt: bool | None = None
     speculate: bool | None = None
+    return_drafted: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
