@@ -24,6 +24,7 @@ from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
 from .compat.methods import CompletionMethods
 from .drafting.setup import setup_name
+from .generation.callbacks import Callback, checked_callbacks
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
 from .generation.request import (
@@ -255,6 +256,8 @@ class MaskProbeLlama(CompletionMethods):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
+        logits_processor: Callback | Sequence[Callback] | None = None,
+        stopping_criteria: Callback | Sequence[Callback] | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[Chunk, None, None]:
         """Generates a completion, one chunk per committed token.
@@ -274,6 +277,10 @@ class MaskProbeLlama(CompletionMethods):
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
             before_pass: called before every llama_decode; what it raises ends the generation, the object stays usable.
+            logits_processor, stopping_criteria: functions of the token ids so far, [n], prompt included, and of the
+                logits of what follows, [n_vocab], or lists of such; called once before every draw, drafts or not, and
+                first of all samplers. Processors give the logits to go on with, in order; where a criterion gives
+                True, the text ends. What they raise ends the generation.
             sampling: the parameters of :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy),
                 top_k, top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
 
@@ -289,10 +296,11 @@ class MaskProbeLlama(CompletionMethods):
         if sampling.get("seed") is None:
             sampling["seed"] = self._seed
         sampler = Sampling(**sampling)
+        ids = self.prompts.checked(prompt)
         assert sampler.seed is not None, "resolved by Sampling"
         return self._run(
             Request(
-                chain=sampler.chain(vocab),
+                chain=sampler.chain(vocab, checked_callbacks(logits_processor, stopping_criteria, ids)),
                 seed=sampler.seed,
                 max_tokens=checked_max_tokens(max_tokens),
                 n_top=checked_n_top(logprobs),
@@ -300,7 +308,7 @@ class MaskProbeLlama(CompletionMethods):
                 before_pass=checked_before_pass(before_pass),
                 stop=checked_stops(stop),
                 special=checked_special(special, vocab.n_tokens),
-                prompt=self.prompts.checked(prompt),
+                prompt=ids,
                 speculation=self._chosen_speculation(speculate),
             )
         )

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from ..chat.requests import PromptOptions
+from ..generation.callbacks import Callback
 from ..generation.request import BeforePass
 from ..loaded import LoadedModel
 from ..speculation import Speculation
@@ -45,8 +46,8 @@ class CompletionMethods(LoadedModel):
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        stopping_criteria: None = None,
-        logits_processor: None = None,
+        stopping_criteria: Callback | Sequence[Callback] | None = None,
+        logits_processor: Callback | Sequence[Callback] | None = None,
         grammar: Any | None = None,
         logit_bias: Mapping[int, float] | Mapping[str, float] | None = None,
         *,
@@ -105,7 +106,7 @@ class CompletionMethods(LoadedModel):
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        logits_processor: None = None,
+        logits_processor: Callback | Sequence[Callback] | None = None,
         grammar: Any | None = None,
         logit_bias: Mapping[int, float] | Mapping[str, float] | None = None,
         logprobs: bool | None = None,

@@ -13,7 +13,9 @@ from typing import Any, TypedDict
 from ..checking import checked_integer, checked_number
 from ..grammars.grammar import Grammar, GrammarSampler
 from ..llamacpp.installed import llama_cpp
+from ..llamacpp.samplers import python_sampler
 from ..llamacpp.vocabulary import Vocabulary
+from .callbacks import Callbacks
 
 _GREEDY = 1e-5  # temperatures below it choose the largest logit; dividing by them would overflow
 _MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
@@ -28,6 +30,7 @@ class Chain:
     def __init__(self) -> None:
         self.handle: Any = None
         self.grammar: GrammarSampler | None = None  # that is among them
+        self.callbacks: Callbacks | None = None  # likewise
 
     def add(self, sampler: Any) -> None:
         """Takes a sampler over as the last one."""
@@ -35,10 +38,18 @@ class Chain:
             self.handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
+    def call(self, callbacks: Callbacks) -> None:
+        """Has the user's functions called by the next sampler."""
+        self.callbacks = callbacks
+        sampler, self._interface = python_sampler(callbacks.accept, callbacks.apply)
+        self.add(sampler)
+
     def why_nothing(self) -> str:
         """Why it left no token to choose from."""
         if self.grammar is not None:
             return self.grammar.why_nothing()
+        if self.callbacks is not None:
+            return "the logits processors, or logit_bias, rule every token out"
         return "logit_bias rules every token out, or the model's logits are no numbers"
 
     def close(self) -> None:
@@ -120,8 +131,12 @@ class Sampling:
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
         object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
 
-    def chain(self, vocab: Vocabulary) -> Chain:
+    def chain(self, vocab: Vocabulary, callbacks: Callbacks | None = None) -> Chain:
         """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
+
+        Args:
+            vocab: the vocabulary.
+            callbacks: called by the first sampler.
 
         Raises:
             ValueError: the vocabulary lacks a biased token, or the grammar cannot be read.
@@ -135,13 +150,15 @@ class Sampling:
                 chain.grammar = self.grammar.compile(vocab)
             except ValueError as error:
                 raise ValueError(f"the grammar cannot be used: {error}") from error
-        for sampler in self._samplers(vocab, chain.grammar):
+        if callbacks is not None:
+            chain.call(callbacks)
+        for sampler in self._samplers(vocab, chain):
             chain.add(sampler)
         return chain
 
-    def _samplers(self, vocab: Vocabulary, grammar: GrammarSampler | None) -> Iterator[Any]:
-        greedy = self.temperature < _GREEDY
-        if greedy and self.logit_bias is None and grammar is None and not self._penalizes():
+    def _samplers(self, vocab: Vocabulary, chain: Chain) -> Iterator[Any]:
+        greedy, grammar = self.temperature < _GREEDY, chain.grammar
+        if greedy and self.logit_bias is None and grammar is None and chain.callbacks is None and not self._penalizes():
             return
         if self.logit_bias:
             biases = [llama_cpp.llama_logit_bias(int(token), bias) for token, bias in self.logit_bias.items()]
