@@ -22,9 +22,9 @@ from .chat.formats import ChatFormats
 from .chat.handlers import Handler
 from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
+from .compat.arguments import check_foreign
 from .compat.methods import CompletionMethods
 from .drafting.setup import setup_name
-from .generation.callbacks import Callback, checked_callbacks
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
 from .generation.request import (
@@ -69,7 +69,7 @@ class MaskProbeLlama(CompletionMethods):
         n_gpu_layers: layers to put on the GPU, -1 = all.
         rpc_servers: host:port of llama.cpp RPC servers that compute such layers too.
         split_mode, main_gpu, tensor_split: how several GPUs share the model.
-        seed: default seed of generations; llama.cpp's default seed means a random one.
+        seed: default seed of generations; llama.cpp's default seed, and -1, mean a random one.
         flash_attn: use flash attention. Blocks and single rows then round alike on CPU.
         type_k, type_v: ggml types of the KV cache, None = f16.
         use_mmap, use_mlock: map the model file instead of reading it; keep it in memory.
@@ -87,6 +87,7 @@ class MaskProbeLlama(CompletionMethods):
             docs/kernels.md; False = llama.cpp's alone.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
+        foreign: further arguments of llama_cpp.Llama, with values that change nothing here.
 
     Raises:
         ModelError: the file cannot be loaded, or the model does not generate text.
@@ -134,10 +135,12 @@ class MaskProbeLlama(CompletionMethods):
         cpu_kernels: bool = True,
         speculation: Speculation | None = None,
         verbose: bool = False,
+        **foreign: Any,
     ) -> None:
+        check_foreign(foreign)
         options = LoadOptions.of_arguments(locals())
         self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
-        self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
+        self.set_seed(seed)
         with captured_log(options.verbose):  # backends tell what they have found
             kernels = kernels_of_process.prepare() if cpu_kernels else None
         if verbose and kernels is not None:
@@ -229,6 +232,10 @@ class MaskProbeLlama(CompletionMethods):
 
     # --- generation -----------------------------------------------------------------------------------
 
+    def set_seed(self, seed: int) -> None:
+        """Sets the default seed of generations, -1 = a random one."""
+        self._seed = checked_integer("seed", seed, -1, 2**32 - 1) % 2**32
+
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """Generates a completion. Takes what :meth:`stream` takes, and raises what it raises."""
         text: list[str] = []
@@ -256,8 +263,6 @@ class MaskProbeLlama(CompletionMethods):
         speculate: bool | Speculation | None = None,
         cache_prompt: bool = True,
         before_pass: BeforePass | None = None,
-        logits_processor: Callback | Sequence[Callback] | None = None,
-        stopping_criteria: Callback | Sequence[Callback] | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generator[Chunk, None, None]:
         """Generates a completion, one chunk per committed token.
@@ -277,12 +282,8 @@ class MaskProbeLlama(CompletionMethods):
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
             before_pass: called before every llama_decode; what it raises ends the generation, the object stays usable.
-            logits_processor, stopping_criteria: functions of the token ids so far, [n], prompt included, and of the
-                logits of what follows, [n_vocab], or lists of such; called once before every draw, drafts or not, and
-                first of all samplers. Processors give the logits to go on with, in order; where a criterion gives
-                True, the text ends. What they raise ends the generation.
-            sampling: the parameters of :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy),
-                top_k, top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
+            sampling: see :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy), top_k, top_p,
+                penalties, logit_bias, grammar, logits_processor and so on; ``seed=None`` is the object's seed.
 
         Raises:
             ValueError, TypeError: an argument is out of range; nothing was decoded.
@@ -292,15 +293,14 @@ class MaskProbeLlama(CompletionMethods):
             DecodeError: llama.cpp failed; the object stays usable.
             SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
         """
-        vocab = self.engine.model.vocab
+        vocab, ids = self.engine.model.vocab, self.prompts.checked(prompt)
         if sampling.get("seed") is None:
             sampling["seed"] = self._seed
         sampler = Sampling(**sampling)
-        ids = self.prompts.checked(prompt)
         assert sampler.seed is not None, "resolved by Sampling"
         return self._run(
             Request(
-                chain=sampler.chain(vocab, checked_callbacks(logits_processor, stopping_criteria, ids)),
+                chain=sampler.chain(vocab, ids),
                 seed=sampler.seed,
                 max_tokens=checked_max_tokens(max_tokens),
                 n_top=checked_n_top(logprobs),

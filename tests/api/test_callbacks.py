@@ -1,4 +1,4 @@
-"""Logits processors and stopping criteria: called once before every draw, as by llama_cpp.Llama, whatever is drafted."""
+"""Logits processors and stopping criteria: called once before every draw, drafts or not, as by llama_cpp.Llama."""
 
 from __future__ import annotations
 

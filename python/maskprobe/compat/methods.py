@@ -10,13 +10,13 @@ from typing_extensions import Unpack
 from ..chat.requests import PromptOptions
 from ..generation.callbacks import Callback
 from ..generation.request import BeforePass
-from ..loaded import LoadedModel
 from ..speculation import Speculation
 from .chats import answer_messages
 from .completions import complete_prompt
+from .drop_in import DropIn
 
 
-class CompletionMethods(LoadedModel):
+class CompletionMethods(DropIn):
     """create_completion, create_chat_completion and calling the object, as in llama-cpp-python.
 
     Answers carry llama-server's ``timings`` beside the usual keys; in a stream the last part has them and
@@ -141,3 +141,22 @@ class CompletionMethods(LoadedModel):
         """
         arguments = locals()  # all of them by name
         return answer_messages(self, arguments)
+
+    def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
+        """:meth:`create_chat_completion` with the types of the openai package.
+
+        Returns:
+            A ``ChatCompletion``, or an iterator of ``ChatCompletionChunk``.
+
+        Raises:
+            ImportError: the package is not installed.
+            Exception: as :meth:`create_chat_completion` does.
+        """
+        try:
+            from openai.types.chat import ChatCompletion, ChatCompletionChunk
+        except ImportError as error:
+            raise ImportError(f'create_chat_completion_openai_v1 needs: pip install "openai>=1" ({error})') from error
+        answer = self.create_chat_completion(*args, **kwargs)
+        if isinstance(answer, dict):
+            return ChatCompletion(**answer)
+        return (ChatCompletionChunk(**chunk) for chunk in answer)

@@ -72,19 +72,8 @@ class Callbacks:
         return logits
 
 
-def checked_callbacks(logits_processor: object, stopping_criteria: object, prompt: Sequence[int]) -> Callbacks | None:
-    """The callbacks of a generation, None if there are none.
-
-    Args:
-        logits_processor, stopping_criteria: one function or several, None = none.
-        prompt: token ids.
-    """
-    processors = _checked("logits_processor", logits_processor)
-    criteria = _checked("stopping_criteria", stopping_criteria)
-    return Callbacks(processors, criteria, prompt) if processors or criteria else None
-
-
-def _checked(name: str, value: object) -> list[Callback]:
+def checked_callbacks(name: str, value: object) -> list[Callback]:
+    """One function or several as a list, None = none."""
     functions: list[Any] = [] if value is None else list(value) if isinstance(value, Sequence) else [value]
     for function in functions:
         if not callable(function):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..checking import checked_integer
 from ..speculation import Speculation
-from .callbacks import Callback
 from .sampling import Chain, SamplingOptions
 
 MAX_TOP_LOGPROBS = 100
@@ -26,8 +25,6 @@ class Options(SamplingOptions, total=False):
     speculate: bool | Speculation | None
     cache_prompt: bool
     before_pass: BeforePass | None
-    logits_processor: Callback | Sequence[Callback] | None
-    stopping_criteria: Callback | Sequence[Callback] | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from ..checking import checked_integer, checked_number
@@ -15,7 +15,7 @@ from ..grammars.grammar import Grammar, GrammarSampler
 from ..llamacpp.installed import llama_cpp
 from ..llamacpp.samplers import python_sampler
 from ..llamacpp.vocabulary import Vocabulary
-from .callbacks import Callbacks
+from .callbacks import Callback, Callbacks, checked_callbacks
 
 _GREEDY = 1e-5  # temperatures below it choose the largest logit; dividing by them would overflow
 _MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
@@ -77,6 +77,8 @@ class SamplingOptions(TypedDict, total=False):
     mirostat_eta: float
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     grammar: str | Grammar | Any | None
+    logits_processor: Callback | Sequence[Callback] | None
+    stopping_criteria: Callback | Sequence[Callback] | None
     seed: int | None
 
 
@@ -90,6 +92,10 @@ class Sampling:
         mirostat_mode, mirostat_tau, mirostat_eta: 1 or 2 = Mirostat in place of top-k to temperature, 0 = off.
         logit_bias: added to the logits of token ids.
         grammar: GBNF text, a llama_cpp.LlamaGrammar or a :class:`~maskprobe.grammars.Grammar` that the output follows.
+        logits_processor, stopping_criteria: functions, or lists of them, of the token ids so far, [n], the prompt's
+            first, and of the logits of what follows, [n_vocab]. They are called once before every draw, whatever was
+            drafted, and before all other samplers. Processors give the logits to go on with; where a criterion gives
+            True, the text ends. What they raise ends the generation.
         seed: of the draws.
 
     Raises:
@@ -110,6 +116,8 @@ class Sampling:
     mirostat_eta: float = 0.1
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = None
     grammar: str | Grammar | Any | None = None
+    logits_processor: Callback | Sequence[Callback] | None = None
+    stopping_criteria: Callback | Sequence[Callback] | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -131,15 +139,16 @@ class Sampling:
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
         object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
 
-    def chain(self, vocab: Vocabulary, callbacks: Callbacks | None = None) -> Chain:
+    def chain(self, vocab: Vocabulary, prompt: Sequence[int] = ()) -> Chain:
         """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
 
         Args:
             vocab: the vocabulary.
-            callbacks: called by the first sampler.
+            prompt: the token ids that callbacks see first.
 
         Raises:
             ValueError: the vocabulary lacks a biased token, or the grammar cannot be read.
+            TypeError: a callback is no function.
         """
         for token in self.logit_bias or ():
             if not 0 <= int(token) < vocab.n_tokens:
@@ -150,8 +159,10 @@ class Sampling:
                 chain.grammar = self.grammar.compile(vocab)
             except ValueError as error:
                 raise ValueError(f"the grammar cannot be used: {error}") from error
-        if callbacks is not None:
-            chain.call(callbacks)
+        processors = checked_callbacks("logits_processor", self.logits_processor)
+        criteria = checked_callbacks("stopping_criteria", self.stopping_criteria)
+        if processors or criteria:
+            chain.call(Callbacks(processors, criteria, prompt))
         for sampler in self._samplers(vocab, chain):
             chain.add(sampler)
         return chain
