@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..llamacpp.installed import llama_cpp
-
 _EMBEDDINGS = "embeddings are made by llama_cpp.Llama(embedding=True)"
 _ROPE = "the model's own is used; llama_cpp.Llama can change it, rope_freq_base and rope_freq_scale are there here too"
 
@@ -28,17 +26,17 @@ _WITHOUT_EFFECT = {
     "no_perf": "answers carry timings of their own",
 }
 _REFUSED = {
-    "attention_type": _Refused((llama_cpp.LLAMA_ATTENTION_TYPE_UNSPECIFIED,), _EMBEDDINGS),
+    "attention_type": _Refused((-1,), _EMBEDDINGS),
     "draft_model": _Refused((None,), "what is drafted is chosen by speculation=Speculation(...)"),
     "embedding": _Refused((False,), _EMBEDDINGS),
     "f16_kv": _Refused((True,), "type_k and type_v choose the types of the KV cache"),
     "kv_overrides": _Refused((None, {}), "a file's metadata is changed by gguf-set-metadata of the package gguf"),
     "last_n_tokens_size": _Refused((64,), "generate and stream take it as penalty_last_n"),
     "lora_base": _Refused((None,), "llama.cpp applies lora_path to the model itself"),
-    "numa": _Refused((False, llama_cpp.GGML_NUMA_STRATEGY_DISABLED), "start the program with numactl"),
+    "numa": _Refused((False,), "start the program with numactl"),
     "op_offload": _Refused((None, True), "llama.cpp's own choice is made"),
-    "pooling_type": _Refused((llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED,), _EMBEDDINGS),
-    "rope_scaling_type": _Refused((None, llama_cpp.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED), _ROPE),
+    "pooling_type": _Refused((-1,), _EMBEDDINGS),
+    "rope_scaling_type": _Refused((None, -1), _ROPE),
     "spm_infill": _Refused((False,), "a suffix stands behind the prefix, where the model's own tokens mark them"),
     "swa_full": _Refused((None, True), "drafts are taken back from a cache that holds all rows"),
     "tokenizer": _Refused((None,), "the model's own vocabulary is used"),
