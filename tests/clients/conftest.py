@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from scripted import ScriptedLlama, scripted
 
-from maskprobe import MaskProbeLlama
+from maskprobe import MaskProbeLlama, Speculation
 
 REQUIRED = "MASKPROBE_TEST_CLIENTS"  # the modules that this environment has the libraries for, by commas
 
@@ -39,7 +39,7 @@ def _alone() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def drop_in(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
     """What is given to libraries in place of a llama_cpp.Llama."""
-    with MaskProbeLlama(model_path("Q4_1"), n_ctx=1024, n_threads=1, seed=1) as llm:
+    with MaskProbeLlama(model_path("Q4_1"), n_ctx=1024, n_threads=1, speculation=Speculation(budget=8)) as llm:
         yield llm
 
 

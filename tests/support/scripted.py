@@ -41,7 +41,7 @@ def call(name: str, /, **arguments: Any) -> str:
 
 
 class ScriptedLlama(MaskProbeLlama):
-    """Answers chats by a script, one text after another; what a schema or a tool choice asks for is the model's own.
+    """Answers chats by a script, one text after another; what a schema or a tool choice enforces is the model's own.
 
     ``asked`` holds the arguments of all chats so far.
     """
@@ -56,9 +56,12 @@ class ScriptedLlama(MaskProbeLlama):
 
     def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], *rest: Any, **options: Any) -> Any:
         self.asked.append({"messages": messages, **options})
-        forced = options.get("response_format") or options.get("tool_choice") not in (None, "auto", "none")
-        if not forced and options.get("grammar") is None and self.script:
+        wanted = options.get("response_format") or {"type": "text"}
+        enforced = wanted.get("type") not in ("text", "json_object") or "schema" in wanted
+        enforced |= options.get("tool_choice") not in (None, "auto", "none")
+        if self.script and not enforced:
             options["grammar"] = "root ::= " + json.dumps(self.script.pop(0))
+            options["response_format"] = None  # any JSON: the script's
         return super().create_chat_completion(messages, *rest, **options)
 
     def says(self, *texts: str) -> None:
