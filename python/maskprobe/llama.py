@@ -141,10 +141,7 @@ class MaskProbeLlama(CompletionMethods):
         options = LoadOptions.of_arguments(locals())
         self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
         self.set_seed(seed)
-        with captured_log(options.verbose):  # backends tell what they have found
-            kernels = kernels_of_process.prepare() if cpu_kernels else None
-        if verbose and kernels is not None:
-            print(f"CPU kernels: {kernels}", file=sys.stderr)
+        instructions = _prepare_kernels(options)
         model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
         try:
             self.metadata = model.all_metadata()
@@ -153,7 +150,7 @@ class MaskProbeLlama(CompletionMethods):
                 model.path.name, self.metadata, bos, eos, chat_format, chat_handler, chat_template
             )
             self.control_tokens = ControlTokens(model.vocab)
-            engine = self._open(model, kernels.instructions if kernels is not None and kernels.active else "")
+            engine = self._open(model, instructions)
         except BaseException:
             model.close()
             raise
@@ -328,6 +325,17 @@ class MaskProbeLlama(CompletionMethods):
                     print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)
                 yield chunk
                 self._lifetime.check_process()  # who goes on may be a fork
+
+
+def _prepare_kernels(options: LoadOptions) -> str:
+    """The instructions that our kernels are used with, empty where llama.cpp's alone are."""
+    if not options.cpu_kernels:
+        return ""
+    with captured_log(options.verbose):  # backends tell what they have found
+        kernels = kernels_of_process.prepare()
+    if options.verbose:
+        print(f"CPU kernels: {kernels}", file=sys.stderr)
+    return kernels.instructions if kernels.active else ""
 
 
 def _checked_speculation(speculation: object) -> Speculation:
