@@ -46,12 +46,13 @@ class ScriptedLlama(MaskProbeLlama):
     ``asked`` holds the arguments of all chats so far.
     """
 
-    def __init__(self) -> None:
-        super().__init__(embedded_model(), n_ctx=8192, n_threads=2, seed=1)
+    def __init__(self, n_ctx: int) -> None:
+        super().__init__(embedded_model(), n_ctx=n_ctx, n_threads=2, seed=1)
         self.chat_formats = ChatFormats(
             "scripted", {"tokenizer.chat_template": TEMPLATE}, "<|im_start|>", "<|im_end|>", None, None
         )
         self.script: list[str] = []
+        self.without_tools: str | None = None
         self.asked: list[dict[str, Any]] = []
 
     def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], *rest: Any, **options: Any) -> Any:
@@ -59,14 +60,19 @@ class ScriptedLlama(MaskProbeLlama):
         wanted = options.get("response_format") or {"type": "text"}
         enforced = wanted.get("type") not in ("text", "json_object") or "schema" in wanted
         enforced |= options.get("tool_choice") not in (None, "auto", "none")
-        if self.script and not enforced:
-            options["grammar"] = "root ::= " + json.dumps(self.script.pop(0))
+        aside = None if options.get("tools") else self.without_tools
+        if (self.script or aside) and not enforced:
+            options["grammar"] = "root ::= " + json.dumps(aside or self.script.pop(0))
             options["response_format"] = None  # any JSON: the script's
         return super().create_chat_completion(messages, *rest, **options)
 
-    def says(self, *texts: str) -> None:
-        """Begins a new script."""
-        self.script, self.asked = list(texts), []
+    def says(self, *texts: str, without_tools: str | None = None) -> None:
+        """Begins a new script.
+
+        Args:
+            without_tools: said to whoever offers none, a title say; None = the next text.
+        """
+        self.script, self.asked, self.without_tools = list(texts), [], without_tools
 
     def roles(self, i: int = -1) -> list[str]:
         """Who spoke in the i-th chat."""
@@ -74,7 +80,7 @@ class ScriptedLlama(MaskProbeLlama):
 
 
 @contextmanager
-def scripted() -> Iterator[tuple[ScriptedLlama, str]]:
+def scripted(n_ctx: int = 8192) -> Iterator[tuple[ScriptedLlama, str]]:
     """A scripted model and the URL where it is served."""
-    with ScriptedLlama() as llm, serving(llm) as url:
+    with ScriptedLlama(n_ctx) as llm, serving(llm) as url:
         yield llm, url
