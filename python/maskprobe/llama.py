@@ -22,6 +22,7 @@ from .chat.formats import ChatFormats
 from .chat.handlers import Handler
 from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
+from .compat.arguments import check_foreign
 from .compat.methods import CompletionMethods
 from .drafting.setup import setup_name
 from .generation.engine import Engine
@@ -68,7 +69,7 @@ class MaskProbeLlama(CompletionMethods):
         n_gpu_layers: layers to put on the GPU, -1 = all.
         rpc_servers: host:port of llama.cpp RPC servers that compute such layers too.
         split_mode, main_gpu, tensor_split: how several GPUs share the model.
-        seed: default seed of generations; llama.cpp's default seed means a random one.
+        seed: default seed of generations; llama.cpp's default seed, and -1, mean a random one.
         flash_attn: use flash attention. Blocks and single rows then round alike on CPU.
         type_k, type_v: ggml types of the KV cache, None = f16.
         use_mmap, use_mlock: map the model file instead of reading it; keep it in memory.
@@ -86,6 +87,7 @@ class MaskProbeLlama(CompletionMethods):
             docs/kernels.md; False = llama.cpp's alone.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
+        foreign: further arguments of llama_cpp.Llama, with values that change nothing here.
 
     Raises:
         ModelError: the file cannot be loaded, or the model does not generate text.
@@ -133,14 +135,13 @@ class MaskProbeLlama(CompletionMethods):
         cpu_kernels: bool = True,
         speculation: Speculation | None = None,
         verbose: bool = False,
+        **foreign: Any,
     ) -> None:
+        check_foreign(foreign)
         options = LoadOptions.of_arguments(locals())
         self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
-        self._seed = checked_integer("seed", seed, 0, 2**32 - 1)
-        with captured_log(options.verbose):  # backends tell what they have found
-            kernels = kernels_of_process.prepare() if cpu_kernels else None
-        if verbose and kernels is not None:
-            print(f"CPU kernels: {kernels}", file=sys.stderr)
+        self.set_seed(seed)
+        instructions = _prepare_kernels(options)
         model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
         try:
             self.metadata = model.all_metadata()
@@ -149,7 +150,7 @@ class MaskProbeLlama(CompletionMethods):
                 model.path.name, self.metadata, bos, eos, chat_format, chat_handler, chat_template
             )
             self.control_tokens = ControlTokens(model.vocab)
-            engine = self._open(model, kernels.instructions if kernels is not None and kernels.active else "")
+            engine = self._open(model, instructions)
         except BaseException:
             model.close()
             raise
@@ -228,6 +229,10 @@ class MaskProbeLlama(CompletionMethods):
 
     # --- generation -----------------------------------------------------------------------------------
 
+    def set_seed(self, seed: int) -> None:
+        """Sets the default seed of generations, -1 = a random one."""
+        self._seed = checked_integer("seed", seed, -1, 2**32 - 1) % 2**32
+
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """Generates a completion. Takes what :meth:`stream` takes, and raises what it raises."""
         text: list[str] = []
@@ -274,8 +279,8 @@ class MaskProbeLlama(CompletionMethods):
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
                 llama.cpp in other pieces, which may round near ties differently.
             before_pass: called before every llama_decode; what it raises ends the generation, the object stays usable.
-            sampling: the parameters of :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy),
-                top_k, top_p, penalties, logit_bias, grammar and so on; ``seed=None`` is the object's seed.
+            sampling: see :class:`~maskprobe.generation.sampling.Sampling`: temperature (0 = greedy), top_k, top_p,
+                penalties, logit_bias, grammar, logits_processor and so on; ``seed=None`` is the object's seed.
 
         Raises:
             ValueError, TypeError: an argument is out of range; nothing was decoded.
@@ -285,14 +290,14 @@ class MaskProbeLlama(CompletionMethods):
             DecodeError: llama.cpp failed; the object stays usable.
             SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
         """
-        vocab = self.engine.model.vocab
+        vocab, ids = self.engine.model.vocab, self.prompts.checked(prompt)
         if sampling.get("seed") is None:
             sampling["seed"] = self._seed
         sampler = Sampling(**sampling)
         assert sampler.seed is not None, "resolved by Sampling"
         return self._run(
             Request(
-                chain=sampler.chain(vocab),
+                chain=sampler.chain(vocab, ids),
                 seed=sampler.seed,
                 max_tokens=checked_max_tokens(max_tokens),
                 n_top=checked_n_top(logprobs),
@@ -300,7 +305,7 @@ class MaskProbeLlama(CompletionMethods):
                 before_pass=checked_before_pass(before_pass),
                 stop=checked_stops(stop),
                 special=checked_special(special, vocab.n_tokens),
-                prompt=self.prompts.checked(prompt),
+                prompt=ids,
                 speculation=self._chosen_speculation(speculate),
             )
         )
@@ -320,6 +325,17 @@ class MaskProbeLlama(CompletionMethods):
                     print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)
                 yield chunk
                 self._lifetime.check_process()  # who goes on may be a fork
+
+
+def _prepare_kernels(options: LoadOptions) -> str:
+    """The instructions that our kernels are used with, empty where llama.cpp's alone are."""
+    if not options.cpu_kernels:
+        return ""
+    with captured_log(options.verbose):  # backends tell what they have found
+        kernels = kernels_of_process.prepare()
+    if options.verbose:
+        print(f"CPU kernels: {kernels}", file=sys.stderr)
+    return kernels.instructions if kernels.active else ""
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -6,12 +6,16 @@ prompt, and one model stays loaded in a process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import llm
-from llm.parts import TextPart
+from llm.parts import Message, ReasoningPart, StreamEvent, TextPart, ToolCallPart, ToolResultPart
 from pydantic import Field, field_validator
 
 from .hub import CachedModel, cached_models, catalog, resolve_model
@@ -25,11 +29,11 @@ _MACHINE = ("n_ctx", "n_threads", "n_gpu_layers", "cpu_kernels")  # options of a
 @llm.hookimpl
 def register_models(register: Callable[..., None]) -> None:
     """Registers models by name; called once for every use of llm."""
-    register(MaskProbe("smollm2"))
+    register(MaskProbe("smollm2"), AsyncMaskProbe("smollm2"))
     here = {(entry.repo, entry.quant): entry.name for entry in catalog.entries() if entry.repo is not None}
     for name, model in {model.name: model for model in _cached_models()}.items():
         short = here.get((model.repo, model.quant or "")) if model.revision == "main" else None
-        register(MaskProbe(name), aliases=(PREFIX + short,) if short else ())
+        register(MaskProbe(name), AsyncMaskProbe(name), aliases=(PREFIX + short,) if short else ())
 
 
 def _cached_models() -> list[CachedModel]:
@@ -40,11 +44,23 @@ def _cached_models() -> list[CachedModel]:
         return []
 
 
-class MaskProbe(llm.Model):
-    """A model by a name that `maskprobe --model` takes."""
+class _Shared:
+    """What both kinds of model are."""
 
     can_stream = True
     supports_schema = True
+    supports_tools = True
+
+    def __init__(self, name: str) -> None:
+        self.model_id = PREFIX + name
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"maskprobe: {self.model_id}"
+
+
+class MaskProbe(_Shared, llm.Model):
+    """A model by a name that `maskprobe --model` takes."""
 
     class Options(llm.Options):
         """What `llm -o NAME VALUE` takes; what is left out is as in llama-cpp-python."""
@@ -78,38 +94,100 @@ class MaskProbe(llm.Model):
                 parse_speculation(value)
             return value
 
-    def __init__(self, name: str) -> None:
-        self.model_id = PREFIX + name
-        self._name = name
-
-    def __str__(self) -> str:
-        return f"maskprobe: {self.model_id}"
-
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
-    ) -> Iterator[str]:
+    ) -> Iterator[str | StreamEvent]:
         """Answers a prompt with what was said before it."""
-        options = prompt.options.model_dump(exclude_none=True)
-        machine = {name: options.pop(name) for name in _MACHINE if name in options}
-        if isinstance(options.get("speculate"), str):
-            options["speculate"] = parse_speculation(options["speculate"])
-        if (think := options.pop("think", None)) is not None:
-            options["chat_template_kwargs"] = {"enable_thinking": think}
-        if prompt.schema:
-            options["response_format"] = {"type": "json_object", "schema": prompt.schema}
-        model = _load(self._name, machine)
-        # llm joins the pieces itself where it does not stream.
-        with closing(model.create_chat_completion(_messages(prompt), stream=True, **options)) as parts:
-            for part in parts:
-                if text := part["choices"][0]["delta"].get("content"):
-                    yield text
-        timings = part["timings"]
-        response.set_usage(
-            input=part["usage"]["prompt_tokens"],
-            output=part["usage"]["completion_tokens"],
-            details={"cached_tokens": timings["cache_n"]} if timings["cache_n"] else None,
-        )
-        response.response_json = {"finish_reason": part["choices"][0]["finish_reason"], "timings": timings}
+        return _answer(self._name, prompt, response)
+
+
+class AsyncMaskProbe(_Shared, llm.AsyncModel):
+    """The same for asyncio. Prompts take turns."""
+
+    Options = MaskProbe.Options  # type: ignore[assignment]
+
+    async def execute(
+        self,
+        prompt: llm.Prompt,
+        stream: bool,
+        response: llm.AsyncResponse,
+        conversation: llm.AsyncConversation | None,
+    ) -> AsyncGenerator[str | StreamEvent, None]:
+        """As :meth:`MaskProbe.execute`, in a thread."""
+        events = _answer(self._name, prompt, response)
+        thread = ThreadPoolExecutor(1, "maskprobe")
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            await run(thread, _turn.acquire)
+            while (event := await run(thread, next, events, None)) is not None:
+                yield event
+        finally:  # behind what the thread may still be at
+            thread.submit(events.close)
+            thread.submit(_turn.release)
+            thread.shutdown(wait=False)
+
+
+_turn = threading.Lock()  # of asynchronous prompts
+
+
+def _answer(name: str, prompt: llm.Prompt, response: Any) -> Generator[str | StreamEvent, None, None]:
+    """The events of an answer; its figures and calls of tools go to the response."""
+    options = prompt.options.model_dump(exclude_none=True)
+    machine = {name: options.pop(name) for name in _MACHINE if name in options}
+    if isinstance(options.get("speculate"), str):
+        options["speculate"] = parse_speculation(options["speculate"])
+    if (think := options.pop("think", None)) is not None:
+        options["chat_template_kwargs"] = {"enable_thinking": think}
+    if prompt.schema:
+        options["response_format"] = {"type": "json_object", "schema": prompt.schema}
+    if prompt.tools:
+        options["tools"] = [_tool(tool) for tool in prompt.tools]
+    model = _load(name, machine)
+    calls: dict[int, dict[str, str]] = {}
+    # llm joins the pieces itself where it does not stream.
+    with closing(model.create_chat_completion(_messages(prompt), stream=True, **options)) as parts:
+        for part in parts:
+            yield from _events(part["choices"][0]["delta"], calls)
+    for call in calls.values():
+        _add_call(response, call)
+    timings = part["timings"]
+    response.set_usage(
+        input=part["usage"]["prompt_tokens"],
+        output=part["usage"]["completion_tokens"],
+        details={"cached_tokens": timings["cache_n"]} if timings["cache_n"] else None,
+    )
+    response.response_json = {"finish_reason": part["choices"][0]["finish_reason"], "timings": timings}
+
+
+def _tool(tool: Any) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
+    return {"type": "function", "function": function}
+
+
+def _events(delta: Mapping[str, Any], calls: dict[int, dict[str, str]]) -> Iterator[str | StreamEvent]:
+    """What a piece of an answer is to llm. Calls are put together by their index."""
+    if reasoning := delta.get("reasoning_content"):
+        yield StreamEvent(type="reasoning", chunk=reasoning)
+    if text := delta.get("content"):
+        yield text
+    for piece in delta.get("tool_calls") or ():
+        function = piece["function"]
+        if piece["index"] not in calls:
+            call = calls[piece["index"]] = {"id": piece["id"], "name": function["name"], "arguments": ""}
+            yield StreamEvent(type="tool_call_name", chunk=call["name"], tool_call_id=call["id"])
+        call = calls[piece["index"]]
+        if arguments := function.get("arguments"):
+            call["arguments"] += arguments
+            yield StreamEvent(type="tool_call_args", chunk=arguments, tool_call_id=call["id"])
+
+
+def _add_call(response: Any, call: Mapping[str, str]) -> None:
+    """Has llm make the call, unless max_tokens has cut it; its text is in the response's parts then too."""
+    try:
+        arguments = json.loads(call["arguments"] or "{}")
+    except ValueError:
+        return
+    response.add_tool_call(llm.ToolCall(name=call["name"], arguments=arguments, tool_call_id=call["id"]))
 
 
 _loaded: tuple[Any, MaskProbeLlama] | None = None
@@ -128,13 +206,31 @@ def _load(name: str, machine: dict[str, Any]) -> MaskProbeLlama:
     return _loaded[1]
 
 
-def _messages(prompt: llm.Prompt) -> list[dict[str, str]]:
+def _messages(prompt: llm.Prompt) -> list[dict[str, Any]]:
     """The conversation as chat templates take it. A system message of this prompt replaces an earlier one."""
-    messages = [
-        {"role": message.role, "content": "".join(part.text for part in message.parts if isinstance(part, TextPart))}
-        for message in prompt.messages
-    ]
+    messages = [message for said in prompt.messages for message in _said(said)]
     if prompt.system:
         messages = [m for m in messages if m["role"] != "system"]
         messages.insert(0, {"role": "system", "content": prompt.system})
     return messages
+
+
+def _said(message: Message) -> Iterator[dict[str, Any]]:
+    """A message of llm's, or one for each result that it holds."""
+    texts: dict[type, str] = {TextPart: "", ReasoningPart: ""}
+    calls, results = [], []
+    for part in message.parts:
+        if isinstance(part, (TextPart, ReasoningPart)):
+            texts[type(part)] += part.text
+        elif isinstance(part, ToolCallPart):
+            function = {"name": part.name, "arguments": json.dumps(part.arguments)}
+            calls.append({"id": part.tool_call_id, "type": "function", "function": function})
+        elif isinstance(part, ToolResultPart) and not part.attachments:
+            results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.output})
+        else:
+            raise ValueError("maskprobe's models take text alone: this conversation has an attachment")
+    yield from results
+    if not results or texts[TextPart] or calls:
+        said: dict[str, Any] = {"role": message.role, "content": texts[TextPart]}
+        said |= {"reasoning_content": texts[ReasoningPart]} if texts[ReasoningPart] else {}
+        yield said | ({"tool_calls": calls} if calls else {})

@@ -326,8 +326,6 @@ def test_timings_have_drafts_only_when_something_was_drafted(ours: MaskProbeLlam
 REFUSED = [
     ({"suffix": "end"}, ValueError, "fill-in-the-middle"),
     ({"tfs_z": 0.5}, ValueError, "tfs_z"),
-    ({"logits_processor": [lambda ids, scores: scores]}, ValueError, "logits_processor"),
-    ({"stopping_criteria": [lambda ids, scores: True]}, ValueError, "stopping_criteria"),
     ({"echo": True, "logprobs": 1}, ValueError, "echo"),
     ({"logprobs": 101}, ValueError, "logprobs"),
     ({"logprobs": True}, TypeError, "logprobs"),

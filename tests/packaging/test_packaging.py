@@ -73,8 +73,9 @@ def test_licence() -> None:
 def test_pinned_versions_satisfy_what_is_required() -> None:
     pinned = {_normal(name): pin for name, pin in (line.split("==") for line in _pins())}
     project = PROJECT["project"]
-    extras = project["optional-dependencies"]
-    wanted = [Requirement(text) for texts in (project["dependencies"], *extras.values()) for text in texts]
+    # Clients are tested in their newest versions.
+    extras = [texts for name, texts in project["optional-dependencies"].items() if not name.startswith("clients")]
+    wanted = [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
     for need in wanted:
         if need.name != "maskprobe" and need.marker is None:
             pin = pinned.get(_normal(need.name))
@@ -101,3 +102,12 @@ def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for path in re.findall(r"\b((?:docs|bench|native|tests|python|\.github)/[\w./-]+\.\w+)", text):
         assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_every_module_of_clients_is_run_in_an_environment() -> None:
+    environments = re.findall(r"^test_in (\S+) (\S+)$", (ROOT / ".ci" / "clients").read_text(encoding="utf-8"), re.M)
+    extras = {name for name in PROJECT["project"]["optional-dependencies"] if name.startswith("clients")}
+    assert {extra for extra, _ in environments} == extras
+    named = [module for _, modules in environments for module in modules.split(",")]
+    there = [path.stem.removeprefix("test_") for path in (ROOT / "tests" / "clients").glob("test_*.py")]
+    assert sorted(named) == sorted(there)

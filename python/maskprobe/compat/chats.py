@@ -14,7 +14,7 @@ from ..chat.requests import Chat, PromptOptions, Tools, checked_chat, checked_to
 from ..checking import checked_flag
 from ..loaded import LoadedModel
 from .answers import answer_chunks, chat_logprobs, whole_answer
-from .completions import completion_parts, generation_arguments, refuse_callbacks
+from .completions import completion_parts, generation_arguments
 from .reading import Reading, checked_reasoning_format
 
 _OURS = ("speculate", "cache_prompt", "before_pass")  # which no handler knows
@@ -22,7 +22,6 @@ _OURS = ("speculate", "cache_prompt", "before_pass")  # which no handler knows
 
 def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     """An answer, or an iterator of its parts; arguments: those of create_chat_completion by name."""
-    refuse_callbacks(arguments)
     checked_flag("stream", arguments["stream"])
     chat = checked_chat(arguments["messages"], **_prompt_options(arguments))
     tools = Tools(

@@ -16,7 +16,6 @@ _GENERATION = frozenset(Options.__annotations__) | {"model", "tfs_z", "return_dr
 
 def complete_prompt(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     """A completion, or an iterator of its parts; arguments: those of create_completion by name."""
-    refuse_callbacks(arguments)
     prompt, echo, logprobs = arguments["prompt"], arguments["echo"], arguments["logprobs"]
     if echo and logprobs is not None:
         raise ValueError("echo with logprobs is not supported: prompt tokens have none; turn one of them off")
@@ -61,17 +60,3 @@ def completion_parts(
         return llm.piece(token, named or token in special)
 
     return stream_completion(chunks, envelope, len(ids), before, piece, shape, return_drafted=return_drafted)
-
-
-def refuse_callbacks(arguments: Mapping[str, Any]) -> None:
-    """Refuses callbacks of llama-cpp-python.
-
-    Raises:
-        ValueError: there is one.
-    """
-    for name in ("stopping_criteria", "logits_processor"):
-        if arguments.get(name) is not None:
-            raise ValueError(
-                f"{name} is not supported: nothing calls back into Python inside a pass; "
-                "use grammar, logit_bias or stop, or llama_cpp.Llama"
-            )

@@ -8,14 +8,15 @@ from typing import Any
 from typing_extensions import Unpack
 
 from ..chat.requests import PromptOptions
+from ..generation.callbacks import Callback
 from ..generation.request import BeforePass
-from ..loaded import LoadedModel
 from ..speculation import Speculation
 from .chats import answer_messages
 from .completions import complete_prompt
+from .drop_in import DropIn
 
 
-class CompletionMethods(LoadedModel):
+class CompletionMethods(DropIn):
     """create_completion, create_chat_completion and calling the object, as in llama-cpp-python.
 
     Answers carry llama-server's ``timings`` beside the usual keys; in a stream the last part has them and
@@ -45,8 +46,8 @@ class CompletionMethods(LoadedModel):
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        stopping_criteria: None = None,
-        logits_processor: None = None,
+        stopping_criteria: Callback | Sequence[Callback] | None = None,
+        logits_processor: Callback | Sequence[Callback] | None = None,
         grammar: Any | None = None,
         logit_bias: Mapping[int, float] | Mapping[str, float] | None = None,
         *,
@@ -105,7 +106,7 @@ class CompletionMethods(LoadedModel):
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        logits_processor: None = None,
+        logits_processor: Callback | Sequence[Callback] | None = None,
         grammar: Any | None = None,
         logit_bias: Mapping[int, float] | Mapping[str, float] | None = None,
         logprobs: bool | None = None,
@@ -140,3 +141,22 @@ class CompletionMethods(LoadedModel):
         """
         arguments = locals()  # all of them by name
         return answer_messages(self, arguments)
+
+    def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
+        """:meth:`create_chat_completion` with the types of the openai package.
+
+        Returns:
+            A ``ChatCompletion``, or an iterator of ``ChatCompletionChunk``.
+
+        Raises:
+            ImportError: the package is not installed.
+            Exception: as :meth:`create_chat_completion` does.
+        """
+        try:
+            from openai.types.chat import ChatCompletion, ChatCompletionChunk
+        except ImportError as error:
+            raise ImportError(f'create_chat_completion_openai_v1 needs: pip install "openai>=1" ({error})') from error
+        answer = self.create_chat_completion(*args, **kwargs)
+        if isinstance(answer, dict):
+            return ChatCompletion(**answer)
+        return (ChatCompletionChunk(**chunk) for chunk in answer)

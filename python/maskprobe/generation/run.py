@@ -29,11 +29,15 @@ def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
     Raises:
         SamplingError: the grammar or the biases leave no token.
         DecodeError: llama.cpp failed.
+        BaseException: what a logits processor or a stopping criterion has raised.
     """
     try:
         with closing(request.chain):
             yield from _Run(engine, request).chunks()
     except SamplingError as error:
+        callbacks = request.chain.callbacks
+        if callbacks is not None and callbacks.error is not None:
+            raise callbacks.error from None
         raise SamplingError(f"no token is left to choose from: {request.chain.why_nothing()}") from error
 
 
@@ -98,7 +102,7 @@ class _Run:
         tally, text, n_accepted = self._tally, self._text, self._pass.n_accepted
         for i, token in enumerate(tokens):
             tally.predicted_n += 1
-            if self._pass.end and i == len(tokens) - 1:
+            if (self._pass.end and i == len(tokens) - 1) or self._is_ended_before(i):
                 return "stop"
             piece = text.push(self._engine.model.vocab.piece(token, token in self._request.special))
             drafted = i < n_accepted
@@ -112,6 +116,15 @@ class _Run:
             if text.stopped:
                 return "stop"
         return None
+
+    def _is_ended_before(self, i: int) -> bool:
+        """Whether a stopping criterion has ended the text before the i-th token of a pass."""
+        callbacks = self._request.chain.callbacks
+        if callbacks is None or not callbacks.end_before(self._tally.predicted_n - 1):
+            return False
+        if i < self._pass.n_accepted:
+            self._tally.accepted[-1] = i
+        return True
 
     def _end(self, reason: FinishReason, resolved: Resolved | None) -> Chunk:
         """The last chunk: the text still held back, and the figures."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from ..checking import checked_integer, checked_number
 from ..grammars.grammar import Grammar, GrammarSampler
 from ..llamacpp.installed import llama_cpp
+from ..llamacpp.samplers import python_sampler
 from ..llamacpp.vocabulary import Vocabulary
+from .callbacks import Callback, Callbacks, checked_callbacks
 
 _GREEDY = 1e-5  # temperatures below it choose the largest logit; dividing by them would overflow
 _MIROSTAT_M = 100  # tokens that Mirostat 1 estimates from, as in llama-cpp-python
@@ -28,6 +30,7 @@ class Chain:
     def __init__(self) -> None:
         self.handle: Any = None
         self.grammar: GrammarSampler | None = None  # that is among them
+        self.callbacks: Callbacks | None = None  # likewise
 
     def add(self, sampler: Any) -> None:
         """Takes a sampler over as the last one."""
@@ -35,10 +38,18 @@ class Chain:
             self.handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
 
+    def call(self, callbacks: Callbacks) -> None:
+        """Has the user's functions called by the next sampler."""
+        self.callbacks = callbacks
+        sampler, self._interface = python_sampler(callbacks.accept, callbacks.apply)
+        self.add(sampler)
+
     def why_nothing(self) -> str:
         """Why it left no token to choose from."""
         if self.grammar is not None:
             return self.grammar.why_nothing()
+        if self.callbacks is not None:
+            return "the logits processors, or logit_bias, rule every token out"
         return "logit_bias rules every token out, or the model's logits are no numbers"
 
     def close(self) -> None:
@@ -66,6 +77,8 @@ class SamplingOptions(TypedDict, total=False):
     mirostat_eta: float
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     grammar: str | Grammar | Any | None
+    logits_processor: Callback | Sequence[Callback] | None
+    stopping_criteria: Callback | Sequence[Callback] | None
     seed: int | None
 
 
@@ -79,6 +92,10 @@ class Sampling:
         mirostat_mode, mirostat_tau, mirostat_eta: 1 or 2 = Mirostat in place of top-k to temperature, 0 = off.
         logit_bias: added to the logits of token ids.
         grammar: GBNF text, a llama_cpp.LlamaGrammar or a :class:`~maskprobe.grammars.Grammar` that the output follows.
+        logits_processor, stopping_criteria: functions, or lists of them, of the token ids so far, [n], the prompt's
+            first, and of the logits of what follows, [n_vocab]. They are called once before every draw, whatever was
+            drafted, and before all other samplers. Processors give the logits to go on with; where a criterion gives
+            True, the text ends. What they raise ends the generation.
         seed: of the draws.
 
     Raises:
@@ -99,6 +116,8 @@ class Sampling:
     mirostat_eta: float = 0.1
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = None
     grammar: str | Grammar | Any | None = None
+    logits_processor: Callback | Sequence[Callback] | None = None
+    stopping_criteria: Callback | Sequence[Callback] | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -120,11 +139,16 @@ class Sampling:
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
         object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
 
-    def chain(self, vocab: Vocabulary) -> Chain:
+    def chain(self, vocab: Vocabulary, prompt: Sequence[int] = ()) -> Chain:
         """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
+
+        Args:
+            vocab: the vocabulary.
+            prompt: the token ids that callbacks see first.
 
         Raises:
             ValueError: the vocabulary lacks a biased token, or the grammar cannot be read.
+            TypeError: a callback is no function.
         """
         for token in self.logit_bias or ():
             if not 0 <= int(token) < vocab.n_tokens:
@@ -135,13 +159,17 @@ class Sampling:
                 chain.grammar = self.grammar.compile(vocab)
             except ValueError as error:
                 raise ValueError(f"the grammar cannot be used: {error}") from error
-        for sampler in self._samplers(vocab, chain.grammar):
+        processors = checked_callbacks("logits_processor", self.logits_processor)
+        criteria = checked_callbacks("stopping_criteria", self.stopping_criteria)
+        if processors or criteria:
+            chain.call(Callbacks(processors, criteria, prompt))
+        for sampler in self._samplers(vocab, chain):
             chain.add(sampler)
         return chain
 
-    def _samplers(self, vocab: Vocabulary, grammar: GrammarSampler | None) -> Iterator[Any]:
-        greedy = self.temperature < _GREEDY
-        if greedy and self.logit_bias is None and grammar is None and not self._penalizes():
+    def _samplers(self, vocab: Vocabulary, chain: Chain) -> Iterator[Any]:
+        greedy, grammar = self.temperature < _GREEDY, chain.grammar
+        if greedy and self.logit_bias is None and grammar is None and chain.callbacks is None and not self._penalizes():
             return
         if self.logit_bias:
             biases = [llama_cpp.llama_logit_bias(int(token), bias) for token, bias in self.logit_bias.items()]

@@ -7,15 +7,13 @@ grammars take it hours and gigabytes. Here every step has a limit.
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from ..llamacpp.installed import llama_cpp
+from ..llamacpp.samplers import Accept, Apply, Ids, Logits, python_sampler
 from ..llamacpp.vocabulary import Vocabulary
 from . import gbnf
 from .lazy import LazyMatcher, Trigger
@@ -73,8 +71,7 @@ class GrammarSampler:
 
     def __init__(self, matcher: LLMatcher | LazyMatcher, n_tokens: int) -> None:
         self._matcher = matcher
-        self._interface = _interface(matcher, n_tokens)
-        self.handle = llama_cpp.llama_sampler_init(ctypes.byref(self._interface), None)
+        self.handle, self._interface = python_sampler(*_functions(matcher, n_tokens))
 
     def why_nothing(self) -> str:
         """Why it let nothing through."""
@@ -85,15 +82,10 @@ class GrammarSampler:
         return "the grammar allows no token that is left"
 
 
-def _interface(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> Any:
-    """The functions of the sampler. llama.cpp has no way for exceptions: an error stays in the matcher."""
+def _functions(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> tuple[Accept, Apply]:
+    """The functions of the sampler. An error stays in the matcher."""
 
-    def accept(_: Any, token: int) -> None:
-        matcher.consume_token(token)
-
-    def apply(_: Any, candidates: Any) -> None:
-        array = candidates.contents
-        data = np.ctypeslib.as_array(ctypes.cast(array.data, ctypes.POINTER(_TokenData)), (array.size,))
+    def apply(ids: Ids, logits: Logits) -> None:
         allowed = np.zeros(n_tokens, bool)
         if not matcher.is_error():
             mask = matcher.compute_bitmask()
@@ -101,18 +93,9 @@ def _interface(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> Any:
                 return
             bits = np.frombuffer(mask, np.uint8)
             allowed = np.unpackbits(bits, count=n_tokens, bitorder="little").view(bool)
-        data["logit"][~allowed[data["id"]]] = -np.inf
+        logits[~allowed[ids]] = -np.inf
 
-    return llama_cpp.llama_sampler_i(
-        accept=llama_cpp.llama_sampler_i_accept(accept),
-        apply=llama_cpp.llama_sampler_i_apply(apply),
-    )
-
-
-class _TokenData(ctypes.Structure):
-    """llama_token_data, with types that numpy reads."""
-
-    _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
+    return matcher.consume_token, apply
 
 
 class _Tokens:

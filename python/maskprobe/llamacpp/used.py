@@ -96,6 +96,7 @@ FUNCTIONS = {
     "llama_vocab_get_text": "ptr(ptr, int32)",
     "llama_vocab_is_eog": "bool8(ptr, int32)",
     "llama_vocab_n_tokens": "int32(ptr)",
+    "llama_vocab_nl": "int32(ptr)",
     "llama_vocab_type": "int32(ptr)",
 }
 
