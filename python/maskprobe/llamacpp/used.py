@@ -77,6 +77,7 @@ FUNCTIONS = {
     "llama_sampler_init_top_k": "ptr(int32)",
     "llama_sampler_init_top_p": "ptr(float32, int64)",
     "llama_sampler_init_typical": "ptr(float32, int64)",
+    "llama_sampler_sample": "int32(ptr, ptr, int32)",
     "llama_set_adapter_cvec": "int32(ptr, ptr, int64, int32, int32, int32)",
     "llama_set_adapters_lora": "int32(ptr, ptr, int64, ptr)",
     "llama_state_seq_get_data": "int64(ptr, ptr, int64, int32)",
