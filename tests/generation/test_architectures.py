@@ -30,8 +30,8 @@ CHAINS_BY_COPIES = (
     *("kimi-linear", "qwen3next"),
 )
 CHAINS = (*CHAINS_BY_SNAPSHOTS, *CHAINS_BY_COPIES)
-# One of each kind is tried on a device too, where compiling what a model needs takes minutes. No lfm2: Mesa 22.3 crashes
-# in a thread of its own on it.
+# One of each kind is tried on a device too, where compiling what a model needs takes minutes. No lfm2: Mesa 22.3's
+# device crashes on it in a thread of its own.
 ON_DEVICE = ("llama", "gemma3", "deepseek2", "qwen2vl", "gemma3n", "mamba")
 NOISE = 5e-3  # F32 kernels round by the shape of the batch; logits spread by about 1
 BUDGET = Speculation(budget=16)
