@@ -38,6 +38,7 @@ class Stats:
     probe_logp: float = 0.0  # sum of the log-probabilities that they gave to it, floored
     plain_pass_ms: float = 0.0  # what a pass of one row would have taken, about; 0 = not known
     choice: str = ""  # why passes had the rows they had, mixed tree only
+    stopped_by: str = ""  # the stop string that ended it, "" if none did
     # [i]: nodes drafted by a mixed tree with a probability of i/10 to (i+1)/10 to be accepted; how many of them
     # were; the sum of those probabilities
     reliability: tuple[tuple[int, int, float], ...] = ()

@@ -61,7 +61,7 @@ def both(stock: llama_cpp.Llama, ours: MaskProbeLlama, method: str, *args: Any, 
 COMPLETIONS = {
     "plain": {},
     "stop": {"stop": ["Wednesday", "never there"]},
-    "stop across tokens": {"stop": "day\nT"},
+    "stop across tokens": {"stop": "day, Sat"},
     "echo": {"echo": True},
     "penalties": {"repeat_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.2},
     "bias": {"logit_bias": {198: -100.0}},
@@ -78,6 +78,8 @@ def test_completions_are_llama_cpp_pythons(name: str, stock: llama_cpp.Llama, ou
     expected, got = both(stock, ours, "create_completion", "The seven days of the week are: Monday,", **options)
     timings = got.pop("timings")
     assert got.keys() == expected.keys()
+    stops = {"stop": "Wednesday", "stop across tokens": "day, Sat"}
+    assert got["choices"][0].pop("stop_reason", None) == stops.get(name)
     assert got["choices"] == expected["choices"]
     assert got["usage"] == expected["usage"]
     assert got["object"] == expected["object"]
@@ -104,6 +106,7 @@ def test_chats_are_llama_cpp_pythons(name: str, stock: llama_cpp.Llama, ours: Ma
     assert got.keys() == expected.keys()
     [choice], [stock_choice] = got["choices"], expected["choices"]
     message = choice["message"]
+    assert choice.pop("stop_reason", None) == ("Thursday" if name == "stop" else None)
     assert choice == stock_choice
     assert got["usage"] == expected["usage"]
     assert timings["passes"] <= timings["predicted_n"]

@@ -171,8 +171,9 @@ def test_nothing_leaks_past_the_first_stop(text: str, stops: list[str], cuts: li
     out += stream.finish()
     ends = [text.index(stop) for stop in stops if stop in text]
     # The stop that is complete first ends the text; no stop may be part of it.
-    assert stream.stopped == bool(ends)
+    assert bool(stream.stopped_by) == bool(ends)
     assert not any(stop in out for stop in stops)
+    assert not ends or stream.stopped_by in stops
     if len(stops) == 1:
         assert out == (text[: ends[0]] if ends else text)
 

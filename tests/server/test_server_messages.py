@@ -114,7 +114,12 @@ def _streamed(client: anthropic.Anthropic, **options: Any) -> Any:
 
 
 def test_stop_sequences(client: anthropic.Anthropic) -> None:
-    assert "seven" not in ask(client, stop_sequences=["seven"]).content[0].text
+    text = ask(client).content[0].text
+    word = text.split()[2]
+    options: dict[str, Any] = {"stop_sequences": ["zebra", word], "max_tokens": 12}
+    for message in (ask(client, **options), _streamed(client, **options)):
+        assert message.content[0].text == text[: text.index(word)]
+        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", word)
 
 
 def test_tokens_are_counted(client: anthropic.Anthropic) -> None:

@@ -178,13 +178,13 @@ def text(folder: Path) -> Iterator[Target]:
             shown += scanner.push(piece)
             whole += decoder.decode(piece)
             places = [whole.find(stop) for stop in wanted if stop in whole]
-            assert scanner.stopped == bool(places)
+            assert bool(scanner.stopped_by) == bool(places)
             if places:
                 whole = whole[: min(places)]
                 break
             assert whole.startswith(shown)
         assert shown + scanner.finish() == whole
-        assert not (scanner.stopped and scanner.push(b"more"))
+        assert not (scanner.stopped_by and scanner.push(b"more"))
 
     yield stream
 

@@ -56,7 +56,9 @@ def answer_chunks(parts: Iterator[Part], parser: Parser) -> Iterator[Part]:
             logprobs, drafted = None, []
         if reason is not None:
             figures = {key: part[key] for key in ("usage", "timings")}
-            yield _chunk(part, {}, logprobs, reply.finish_reason(reason), drafted) | figures
+            last = _chunk(part, {}, logprobs, reply.finish_reason(reason), drafted) | figures
+            last["choices"][0] |= _stop_reason(choice)
+            yield last
 
 
 def whole_answer(chunks: Iterator[Part], *, with_function: bool) -> Part:
@@ -88,6 +90,7 @@ def whole_answer(chunks: Iterator[Part], *, with_function: bool) -> Part:
     elif message["content"] is None:
         message["content"] = ""
     answer = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": choice["finish_reason"]}
+    answer |= _stop_reason(choice)
     return chunk | {"object": "chat.completion", "choices": [answer | ({"drafted": drafted} if drafted else {})]}
 
 
@@ -144,6 +147,11 @@ def _joined(before: Part | None, more: Part | None) -> Part | None:
     if before is None or more is None:
         return before or more
     return before | {"content": before["content"] + more["content"]}
+
+
+def _stop_reason(choice: Part) -> Part:
+    """The stop string that ended the choice, if one did."""
+    return {"stop_reason": choice["stop_reason"]} if "stop_reason" in choice else {}
 
 
 def _chunk(

@@ -116,6 +116,8 @@ def stream_completion(
                 yield envelope.wrap(chunk.text, figures, None, drafted)
             usage = {"prompt_tokens": n_prompt, "completion_tokens": n_completion}
             last = envelope.wrap("", None, chunk.finish_reason)
+            if chunk.stats.stopped_by:
+                last["choices"][0]["stop_reason"] = chunk.stats.stopped_by
             yield last | {"usage": usage | {"total_tokens": sum(usage.values())}, "timings": chunk.stats.timings()}
         elif chunk.text:
             yield envelope.wrap(chunk.text, logprobs.take(), None, drafted)

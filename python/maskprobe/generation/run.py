@@ -106,14 +106,14 @@ class _Run:
                 return "stop"
             piece = text.push(self._engine.model.vocab.piece(token, token in self._request.special))
             drafted = i < n_accepted
-            if text.stopped and drafted:
+            if text.stopped_by and drafted:
                 # The token is the pass's last then, its own choice; what was accepted after it is not used.
                 tally.accepted[-1], drafted = i, False
             tally.predicted_ms += self._watch.lap_ms()
             logprobs = None if self._request.n_top is None else _logprobs(self._pass, i)
             yield Chunk(piece, [token], drafted, logprobs=logprobs)
             self._watch.lap_ms()
-            if text.stopped:
+            if text.stopped_by:
                 return "stop"
         return None
 
@@ -139,6 +139,7 @@ class _Run:
                     change = resolved.settings.change
                     tally.plain_pass_ms = costs.plain_pass(resolved.curve, change, tally.rows, totals.decode_ms)
         rest = self._text.finish()
+        tally.stopped_by = self._text.stopped_by
         tally.predicted_ms += self._watch.lap_ms()
         return Chunk(rest, finish_reason=reason, stats=tally.stats(totals))
 

@@ -22,6 +22,7 @@ class Tally:
     probe: str = ""
     choice: str = ""
     plain_pass_ms: float = 0.0
+    stopped_by: str = ""
     accepted: list[int] = field(default_factory=list)  # drafted tokens accepted, per pass
     rows: list[int] = field(default_factory=list)  # per pass
 
@@ -56,5 +57,6 @@ class Tally:
             probe_logp=totals.probe_logp,
             plain_pass_ms=self.plain_pass_ms,
             choice=self.choice,
+            stopped_by=self.stopped_by,
             reliability=tuple(said) if any(totals.said_n) else (),
         )

@@ -13,15 +13,15 @@ class TextStream:
     """Turns the bytes of successive tokens into text that may be shown.
 
     >>> text = TextStream(stop=["END"])
-    >>> [text.push(piece) for piece in (b"a E", b"N", b"D b")], text.stopped
-    (['a ', '', ''], True)
+    >>> [text.push(piece) for piece in (b"a E", b"N", b"D b")], text.stopped_by
+    (['a ', '', ''], 'END')
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False  # a stop string was met; nothing follows
+        self.stopped_by = ""  # the stop string that was met; nothing follows
 
     def push(self, piece: bytes) -> str:
         """The text that the next token's bytes complete, up to the first stop string."""
@@ -32,14 +32,14 @@ class TextStream:
         return self._release("", final=True)
 
     def _release(self, text: str, final: bool) -> str:
-        if self.stopped:
+        if self.stopped_by:
             return ""
         if not self._stop:
             return text
         self._held += text
-        cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
-        if cut >= 0:
-            self.stopped = True
+        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            cut, self.stopped_by = min(found)
             return self._take(cut)
         return self._take(len(self._held) if final else len(self._held) - self._possible_stop())
 

@@ -21,9 +21,15 @@ _DELTAS = {
 
 
 class MessageForm:
-    """The form of one message."""
+    """The form of one message.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: its name.
+        stops: the strings of the request that end a message.
+    """
+
+    def __init__(self, model: str, stops: Sequence[str] = ()) -> None:
+        self._stops = stops
         self._message: Part = {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
@@ -50,8 +56,8 @@ class MessageForm:
             content.append({"type": "text", "text": said["content"]})
         for call in said.get("tool_calls") or ():
             content.append(_tool_use(call) | {"input": _object(call["function"]["arguments"])})
-        end = {"stop_reason": _stop_reason(answer), "usage": _usage(answer["usage"]), "timings": answer.get("timings")}
-        return self._message | {"content": content} | end
+        end = {"usage": _usage(answer["usage"]), "timings": answer.get("timings")}
+        return self._message | {"content": content} | self._why(answer) | end
 
     def events(self, part: Part) -> bytes:
         """The events of a chunk."""
@@ -62,7 +68,7 @@ class MessageForm:
 
     def end(self) -> bytes:
         """The events at the end."""
-        delta = {"stop_reason": _stop_reason(self._last), "stop_sequence": None}
+        delta = self._why(self._last)
         usage, timings = _usage(self._last["usage"]), self._last.get("timings")
         last = _event("message_delta", delta=delta, usage=usage, timings=timings)
         return b"".join([*self._close(), last, _event("message_stop")])
@@ -70,6 +76,13 @@ class MessageForm:
     def failed(self, error: ApiError) -> bytes:
         """The error as the last event."""
         return event(error.body(_PATH), "error")
+
+    def _why(self, part: Part) -> Part:
+        """Why the message ends."""
+        choice = part["choices"][0]
+        if choice["finish_reason"] == "stop" and (stop := choice.get("stop_reason")) in self._stops:
+            return {"stop_reason": "stop_sequence", "stop_sequence": stop}
+        return {"stop_reason": _REASONS.get(choice["finish_reason"], "end_turn"), "stop_sequence": None}
 
     def _begin(self) -> Iterator[bytes]:
         if not self._begun:
@@ -125,10 +138,6 @@ def _object(arguments: str) -> Part:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _stop_reason(part: Part) -> str:
-    return _REASONS.get(part["choices"][0]["finish_reason"], "end_turn")
 
 
 def _usage(usage: Part) -> Part:

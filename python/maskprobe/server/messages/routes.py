@@ -24,7 +24,8 @@ def messages_routes(service: Service) -> APIRouter:
         chat, skipped = request.chat()
         choices = chat_choices(service, chat)
         headers = skipped_header(skipped)
-        return Answer(service, Asked(choices=choices, form=MessageForm(service.name), fields=names, headers=headers))
+        form = MessageForm(service.name, request.stop_sequences or ())
+        return Answer(service, Asked(choices=choices, form=form, fields=names, headers=headers))
 
     @router.post("/v1/messages/count_tokens")
     async def count(request: CountRequest) -> Response:
