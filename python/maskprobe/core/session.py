@@ -113,7 +113,7 @@ class Session:
 
     def __init__(self, ctx: Any, table: Embeddings | None, *, cpu_kernels: bool) -> None:
         self._table = table  # which the session borrows
-        self._guide: Any = None  # the callback of the present generation, which borrows it
+        self._guide: Any = ffi.NULL  # the callback of the present generation, which borrows it
         self._raised: list[BaseException] = []  # within it
         self._cpu_kernels = cpu_kernels
         c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
@@ -162,9 +162,9 @@ class Session:
         n_reused = ffi.new("size_t *")
         c_chain = ffi.NULL if chain is None else ffi.cast("struct llama_sampler *", address_of(chain))
         c_settings = _speculation(settings)
-        self._guide = None if guide is None else _c_guide(guide, self._raised.append)
-        c_settings.guide = self._guide or ffi.NULL
+        c_guide = c_settings.guide = ffi.NULL if guide is None else _c_guide(guide, self._raised.append)
         check(lib.mp_session_begin(self._c, prompt, len(prompt), c_chain, c_settings, max_tokens, reuse, n_reused))
+        self._guide = c_guide  # the last one's until here: after a failure the core goes on with it
         return int(n_reused[0])
 
     def report_logprobs(self, n_top: int | None) -> None:
