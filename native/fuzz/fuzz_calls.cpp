@@ -1,5 +1,6 @@
 // The C functions in any order, with any numbers and missing pointers; arrays are as long as they say. Each does what
 // it is for or says why not, what it hands out can be read, and the KV cache holds as many tokens as the session says.
+#include "keeper.h"
 #include "maskprobe.h"
 #include "mock_binding.h"
 #include "model.h"
@@ -16,8 +17,10 @@ struct Caller {
     mp_embeddings * embeddings = nullptr;
     mp_session * session = nullptr;
     MockSampler sampler;
+    AnyKeeper keeper;
 
-    Caller(const MockLlama & model, bool with_embeddings) : llama(model.fresh()), file(llama) {
+    Caller(const MockLlama & model, const AnyKeeper & any, bool with_embeddings)
+        : llama(model.fresh()), file(llama), keeper(any) {
         const std::string path = file.path();
         const char * paths[] = {path.c_str()};
         embeddings = with_embeddings ? mp_embeddings_init(paths, 1) : nullptr;
@@ -83,6 +86,8 @@ int begin(Caller & c, Input & in) {
     speculation.refine = in.coin();
     speculation.prune = in.coin();
     speculation.update = in.rarely(8) ? in.any_float() : 0.5f;
+    speculation.guide = c.keeper.guide();
+    speculation.guide_data = &c.keeper;
     std::vector<float> masks = mask_start(c.llama, MP_MAX_MASKS);
     speculation.masks = some(in, masks);
     const int32_t max_tokens = in.rarely(8) ? static_cast<int32_t>(in.number()) : 1 + in.below(30);
@@ -230,7 +235,7 @@ void fuzz_begin() { CHECK_EQ(MockTable().bind(), static_cast<int>(MP_OK)); }
 
 void fuzz_one(Input & in) {
     const MockLlama model = any_model(in);
-    Caller caller(model, !in.rarely(8));
+    Caller caller(model, AnyKeeper(in, model.n_vocab), !in.rarely(8));
     for (int32_t i = 0; i < 60 && !in.done() && n_failures == 0; ++i) {
         is_done(call(caller, in));
         CHECK_EQ(mp_session_n_cached(caller.session), caller.llama.n_used());

@@ -4,6 +4,7 @@
 #include "drafting/logits.h"
 #include "drafting/planner.h"
 #include "fuzz.h"
+#include "keeper.h"
 
 using namespace mp;
 using namespace mp::test;
@@ -18,6 +19,7 @@ struct State {
     NgramSource ngrams;
     AdjacencySource adjacency{n_vocab};
     HistorySource history;
+    GrammarSource grammar{n_vocab};
     Mixer mixer;
     std::vector<Candidates> guesses;
     Budget budget{{1.0f}, false};
@@ -95,11 +97,14 @@ void plan(State & s, Input & in) {
     if (s.ngrams.size() == 0) {
         s.ngrams.push(in.below(n_vocab));
     }
+    AnyKeeper keeper(in, n_vocab);
+    s.grammar.begin(keeper.guide(), &keeper);
     const PlanLimits limits{static_cast<size_t>(1 + in.below(60)), static_cast<size_t>(in.below(5)),
                             static_cast<size_t>(1 + in.below(12)), static_cast<size_t>(1 + in.below(20)),
                             in.below(MP_MAX_MASKS + 1)};
-    const Plan p = make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.history, s.guesses, in.below(8)},
-                             s.mixer, s.budget, limits);
+    const Plan p =
+        make_plan(s.ngrams.tokens().back(), {s.ngrams, s.adjacency, s.history, s.grammar, s.guesses, in.below(8)},
+                  s.mixer, s.budget, limits);
     CHECK_EQ(p.tree.check_integrity(), std::string());
     CHECK_EQ(p.masks_of_node.size(), p.tree.size());
     CHECK_EQ(p.candidates.size(), p.tree.size());
@@ -109,6 +114,7 @@ void plan(State & s, Input & in) {
         CHECK(p.masks_of_node[i] == 0 || p.masks_of_node[i] == limits.masks);
         CHECK(p.tree.depth[i] <= static_cast<int32_t>(limits.depth));
         CHECK(p.tree.token[i] >= 0 && p.tree.token[i] < n_vocab);
+        CHECK(i == 0 || keeper.allows(p.tree.drafted_to(p.tree.parent[i]).size(), p.tree.token[i]));
         if (!p.candidates[i].items.empty()) {
             check_mixed(p.candidates[i]);
         }
@@ -126,6 +132,7 @@ void plan(State & s, Input & in) {
             s.mixer.learn(p.candidates[node], next);
             s.ngrams.learn(p.candidates[node], next);
         }
+        s.grammar.learn(p.candidates[node], p.tree.token[node], next);
         s.ngrams.push(next);
         node = p.tree.child(node, next);
         ++accepted;
@@ -200,6 +207,7 @@ void fuzz_one(Input & in) {
                 s.ngrams.clear();
                 s.adjacency.forget();
                 s.history.forget();
+                s.grammar.forget();
                 s.budget.begin_text();
             }
             break;

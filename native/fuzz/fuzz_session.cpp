@@ -3,6 +3,7 @@
 // gives; the KV cache holds what the session says; what cannot be done is refused.
 #include "error.h"
 #include "fuzz.h"
+#include "keeper.h"
 #include "maskprobe.h"
 #include "model.h"
 #include "session_fixture.h"
@@ -13,8 +14,10 @@ using namespace mp::test;
 namespace {
 
 // Some of them do not fit the model or each other.
-Speculation any_speculation(Input & in, const MockLlama & model) {
+Speculation any_speculation(Input & in, const MockLlama & model, AnyKeeper & keeper) {
     Speculation speculation;
+    speculation.guide = keeper.guide();
+    speculation.guide_data = &keeper;
     speculation.tree = static_cast<mp_tree>(in.below(4));
     speculation.n_masks = speculation.tree == MP_TREE_NONE ? 0 : in.below(MP_MAX_MASKS + 1);
     if (speculation.tree == MP_TREE_STATIC) {
@@ -144,7 +147,8 @@ bool interrupt_any(Input & in, Bench & bench) {
 void generate_any(Input & in, Bench & bench) {
     Session & session = bench.session;
     const Ids prompt = any_prompt(in, bench.llama, session);
-    const Speculation speculation = any_speculation(in, bench.llama);
+    AnyKeeper keeper(in, bench.llama.n_vocab);
+    const Speculation speculation = any_speculation(in, bench.llama, keeper);
     const int32_t max_tokens = 1 + in.below(30);
     MockSampler sampler;
     sampler.seed = in.below(3);

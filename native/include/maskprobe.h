@@ -2,7 +2,7 @@
  *
  * Objects are opaque and owned by the caller (X_init / X_free). Every function that can fail returns an
  * mp_status (or NULL) and leaves a message in mp_last_error(), which is kept per thread. Nothing throws
- * across this border and nothing calls back into the caller. One call runs one llama_decode at most.
+ * across this border, and nothing but an mp_guide calls back into the caller. One call runs one llama_decode at most.
  *
  * The declarations below the marker are read by the cffi build: plain C, one constant per #define. */
 #ifndef MASKPROBE_H
@@ -95,6 +95,13 @@ MP_API int mp_embeddings_rows(mp_embeddings * embeddings, const int32_t * tokens
 MP_API int mp_embeddings_accumulate(mp_embeddings * embeddings, const int32_t * tokens, size_t n, double * sum,
                                     double * sum_of_squares);
 
+/* Whoever keeps the grammar of an answer says what may follow the tokens committed so far and n drafted ones: a bit for
+ * each token of the vocabulary, the lowest first, [(n_vocab + 31) / 32] words that are 0 when it is asked; and, if it
+ * knows, the token with which the text that must follow begins, as the model would write it, else -1. Returns 0 where
+ * it knows nothing. It is asked by mp_session_step alone, on the same thread, for drafts: what it says decides how fast
+ * tokens come, never which. */
+typedef int (*mp_guide)(void * data, const int32_t * drafted, size_t n, uint32_t * allowed, int32_t * forced);
+
 typedef enum mp_tree {
     MP_TREE_NONE = 0,    /* plain one-row decoding */
     MP_TREE_STATIC = 1,  /* widths */
@@ -117,6 +124,8 @@ typedef struct mp_speculation {
     int32_t prune;       /* 1: a candidate equal to its parent is replaced by the next best */
     float update;        /* lambda of [ESP, eq. 5] */
     const float * masks; /* start values, [n_masks, n_embd] in units of token_embd rows; copied */
+    mp_guide guide;      /* NULL: there is no grammar, or nothing is known of it */
+    void * guide_data;   /* handed to it; both must live as long as the generation */
 } mp_speculation;
 
 /* What one call decoded and committed. */

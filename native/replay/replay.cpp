@@ -144,7 +144,7 @@ struct Sums {
 class Replay {
 public:
     Replay(size_t n_vocab, std::vector<float> cost, const Mixer & mixer, double interrupted, float change, float known)
-        : cost_(cost), start_(mixer), mixer_(mixer), adjacency_(n_vocab),
+        : cost_(cost), start_(mixer), mixer_(mixer), adjacency_(n_vocab), grammar_(n_vocab),
           budget_(std::move(cost), interrupted >= 0.0, known), interrupted_(interrupted), change_(change) {}
 
     void learn_text(const std::vector<int32_t> & text) { history_.learn(text, 0); }
@@ -164,8 +164,9 @@ public:
         for (size_t root = 0; root + 1 < answer.output.size();) {
             const size_t n_left = answer.output.size() - 1 - root;
             const PlanLimits limits{n_left > 1 ? most_rows : 1 + n_again, n_again, n_left - 1, 64, 1};
-            const Plan plan = make_plan(answer.output[root], Evidence{ngrams, adjacency_, history_, levels, sources},
-                                        mixer_, budget_, limits);
+            const Plan plan =
+                make_plan(answer.output[root], Evidence{ngrams, adjacency_, history_, grammar_, levels, sources},
+                          mixer_, budget_, limits);
             const std::vector<int32_t> path = verify(plan, answer, root, ngrams);
             size_t rows = n_again + plan.tree.size();
             for (const int32_t masks : plan.masks_of_node) {
@@ -222,6 +223,7 @@ private:
     Mixer mixer_;
     AdjacencySource adjacency_; // kept from answer to answer, as in an object that serves them all
     HistorySource history_;     // the same
+    GrammarSource grammar_;     // has no keeper: recorded answers follow no grammar
     Budget budget_;
     double interrupted_; // below 0: costs are known
     float change_;       // what another number of rows than before costs

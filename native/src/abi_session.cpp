@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 using namespace mp::abi;
 
@@ -19,6 +20,8 @@ namespace {
 void require_empty(const mp_session * session) {
     require(session->session.cached().empty(), "this needs an empty KV cache: reset the session first");
 }
+
+void require_scale(float scale) { require(std::isfinite(scale), "the scale of embeddings must be finite"); }
 
 // Runs one pass of the session and describes it.
 template <typename Body> int run_pass(mp_session * session, mp_pass * out, Body body) {
@@ -48,6 +51,8 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     out.block = in.block;
     out.prune = in.prune != 0;
     out.update = in.update;
+    out.guide = in.guide;
+    out.guide_data = in.guide_data;
     out.masks.assign(in.masks, in.masks + out.n_masks * n_embd);
     return out;
 }
@@ -57,6 +62,7 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
 mp_session * mp_session_init(llama_context * ctx, mp_embeddings * embeddings, float embedding_scale) {
     return guarded_new<mp_session>([&] {
         require(ctx != nullptr, "ctx must not be NULL");
+        require_scale(embedding_scale);
         return new mp_session(ctx, embeddings == nullptr ? nullptr : &embeddings->rows, embedding_scale);
     });
 }
@@ -75,6 +81,7 @@ int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_
     return guarded([&] {
         require(session != nullptr && tokens != nullptr && largest_difference != nullptr && deviation != nullptr,
                 "arguments must not be NULL");
+        require_scale(scale);
         require_empty(session);
         require(session->session.embeddings() != nullptr, "this session has no embeddings");
         const mp::PathsCompared result = mp::compare_paths(session->session.context(), *session->session.embeddings(),
@@ -87,6 +94,7 @@ int mp_session_compare_paths(mp_session * session, const int32_t * tokens, size_
 int mp_session_set_embedding_scale(mp_session * session, float scale) {
     return guarded([&] {
         require(session != nullptr, "session must not be NULL");
+        require_scale(scale);
         session->session.set_embedding_scale(scale);
     });
 }

@@ -258,6 +258,18 @@ void end_is_reported() {
     CHECK_FAILS(MP_ERROR_ARGUMENT, "ended", mp_session_step(call.session, &call.pass));
 }
 
+// An infinite scale would make numbers of the zeros that may stand behind an embedding.
+void scales_are_finite() {
+    Call c;
+    const int32_t * prompt = c.prompt.data();
+    float x = 0.0f;
+    for (const float scale : {INFINITY, -INFINITY, NAN}) {
+        CHECK(mp_session_init(c.llama.context(), nullptr, scale) == nullptr);
+        CHECK_FAILS(MP_ERROR_ARGUMENT, "finite", mp_session_set_embedding_scale(c.session, scale));
+        CHECK_FAILS(MP_ERROR_ARGUMENT, "finite", mp_session_compare_paths(c.session, prompt, 1, scale, &x, &x));
+    }
+}
+
 void null_arguments() {
     Call c;
     const auto begin = [&](mp_session * session, const int32_t * prompt, llama_sampler * sampler,
@@ -582,6 +594,7 @@ int main() {
     run("whole generation", whole_generation);
     run("log-probabilities", logprobs_are_reported);
     run("end is reported", end_is_reported);
+    run("scales", scales_are_finite);
     run("null arguments", null_arguments);
     run("kernel arguments", kernel_arguments);
     run("sessions choose kernels", sessions_choose_kernels);

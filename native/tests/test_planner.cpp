@@ -27,6 +27,7 @@ struct Bench {
     NgramSource ngrams;
     AdjacencySource adjacency{64};
     HistorySource history;
+    GrammarSource grammar{64};
     std::vector<Candidates> guesses;
     int32_t sources = MP_SOURCE_NGRAMS | MP_SOURCE_ADJACENCY;
     Mixer mixer;
@@ -37,7 +38,8 @@ struct Bench {
         }
     }
     Plan plan(const Budget & budget, const PlanLimits & limits) {
-        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, history, guesses, sources}, mixer, budget, limits);
+        return make_plan(ngrams.tokens().back(), {ngrams, adjacency, history, grammar, guesses, sources}, mixer, budget,
+                         limits);
     }
 };
 

@@ -120,6 +120,21 @@ void dynamic_ties() {
     CHECK_EQ(tree.spine(), (Ids{0, 1, 4}));
 }
 
+void what_may_not_follow_is_left_out() {
+    const std::vector<Candidates> levels{level({5, 6, 7}, {.5, .3, .2}), level({8, 9}, {.6, .4})};
+    const MayFollow may_follow = [](const DraftTree & tree, int32_t node, int32_t token) {
+        return token != 5 && !(tree.drafted_to(node) == Ids{6} && token == 8);
+    };
+    CHECK_EQ(grow_static(1, levels, {2, 2}, false, 9, may_follow).token, (Ids{1, 6, 7, 9}));
+    const DraftTree dynamic = grow_dynamic(1, levels, false, 9, may_follow);
+    CHECK_EQ(dynamic.check_integrity(), "");
+    CHECK_EQ(dynamic.n_drafted(), size_t{5}); // 6 with 9, 7 with 8 and 9
+    for (size_t i = 1; i < dynamic.size(); ++i) {
+        CHECK(may_follow(dynamic, dynamic.parent[i], dynamic.token[i]));
+    }
+    CHECK_EQ(grow_dynamic(1, levels, false, 9, [](auto &&...) { return false; }).n_drafted(), size_t{0});
+}
+
 std::vector<Candidates> random_levels(std::mt19937 & rng, size_t n_levels, int32_t most, int32_t n_vocab) {
     std::vector<Candidates> levels;
     for (size_t d = 0; d < n_levels; ++d) {
@@ -352,6 +367,7 @@ int main() {
     run("dynamic, by hand", dynamic_by_hand);
     run("dynamic, pruning", dynamic_pruning);
     run("dynamic, ties", dynamic_ties);
+    run("what may not follow", what_may_not_follow_is_left_out);
     run("dynamic, the best of all sets", dynamic_is_the_best_of_all);
     run("dynamic, the most probable paths", dynamic_takes_the_most_probable);
     run("static, properties", static_properties);

@@ -15,6 +15,7 @@ constexpr size_t most_ranked = 32; // candidates of a mask that a mixed tree loo
 void Drafter::begin(Speculation settings, const std::vector<int32_t> & prompt) {
     settings_ = std::move(settings);
     guesses_.clear();
+    grammar_.begin(settings_.guide, settings_.guide_data);
     reliability_ = Reliability();
     if (settings_.is_mixed()) {
         begin_mixed(prompt);
@@ -49,7 +50,7 @@ Plan Drafter::plan(int32_t root, PlanLimits limits) const {
 Plan Drafter::plan_mixed(int32_t root, PlanLimits limits) const {
     limits.rows = std::min<size_t>(limits.rows, settings_.block);
     limits.masks = settings_.n_masks;
-    const Evidence evidence{ngrams_, adjacency_, history_, guesses_, settings_.sources};
+    const Evidence evidence{ngrams_, adjacency_, history_, grammar_, guesses_, settings_.sources};
     Plan plan = limits.depth == 0 ? Plan(root) : make_plan(root, evidence, mixer_, budget_, limits);
     plan.price = budget_.price();
     return plan;
@@ -68,9 +69,19 @@ Plan Drafter::plan_of_guesses(int32_t root, const PlanLimits & limits) const {
         return plan;
     }
     const size_t max_drafted = rows / rows_per_node - 1;
+    std::optional<GrammarPlace> place;
+    int32_t node_of_place = -1;
+    const MayFollow may_follow = [&](const DraftTree & tree, int32_t node, int32_t token) {
+        if (node != node_of_place) {
+            const std::vector<int32_t> drafted = tree.drafted_to(node);
+            place = grammar_.look(drafted.data(), drafted.size());
+            node_of_place = node;
+        }
+        return !place || place->allows(token);
+    };
     plan.tree = settings_.tree == MP_TREE_DYNAMIC
-                    ? grow_dynamic(root, guesses_, settings_.prune, max_drafted)
-                    : grow_static(root, guesses_, settings_.widths, settings_.prune, max_drafted);
+                    ? grow_dynamic(root, guesses_, settings_.prune, max_drafted, may_follow)
+                    : grow_static(root, guesses_, settings_.widths, settings_.prune, max_drafted, may_follow);
     plan.masks_of_node.assign(plan.tree.size(), settings_.n_masks);
     plan.candidates.resize(plan.tree.size());
     return plan;
@@ -82,6 +93,7 @@ void Drafter::learn(const Plan & plan, int32_t node, int32_t actual, const Candi
         mixer_.learn(candidates, actual);
         ngrams_.learn(candidates, actual);
     }
+    grammar_.learn(candidates, plan.tree.token[node], actual);
     adjacency_.refresh(plan.tree.token[node], ranked);
 }
 
@@ -128,6 +140,7 @@ void Drafter::forget(const std::vector<int32_t> & running) {
     written_from_ = ngrams_.size();
     adjacency_.forget();
     history_.forget();
+    grammar_.forget();
     mixer_ = Mixer();
     budget_cost_.clear(); // a new budget with the next generation
 }

@@ -16,7 +16,8 @@ namespace mp {
 
 class Drafter {
 public:
-    explicit Drafter(int32_t n_vocab) : adjacency_(static_cast<size_t>(n_vocab)) {}
+    explicit Drafter(int32_t n_vocab)
+        : adjacency_(static_cast<size_t>(n_vocab)), grammar_(static_cast<size_t>(n_vocab)) {}
 
     // --- a generation, pass by pass --------------------------------------------------------------
 
@@ -66,6 +67,7 @@ private:
     NgramSource ngrams_;              // its tokens: all committed ones
     AdjacencySource adjacency_;
     HistorySource history_;
+    GrammarSource grammar_;
     size_t written_from_ = 0; // in the tokens of ngrams_: from here on by the model, and not in the history yet
     Mixer mixer_;
     Budget budget_{{1.0f}, false};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace mp {
 
@@ -13,18 +14,21 @@ struct StartWeight {
     float weight;
 };
 constexpr StartWeight start_weights[] = {
-    {feature_guess, 0.64f},       {feature_guess_listed, -1.00f},   {feature_guess_unlisted, 1.45f},
+    {feature_guess, 0.64f},           {feature_guess_listed, -1.00f},   {feature_guess_unlisted, 1.45f},
 
-    {feature_recent, 0.05f},      {feature_recent_listed, -0.39f},  {feature_recent_unlisted, -0.58f},
+    {feature_recent, 0.05f},          {feature_recent_listed, -0.39f},  {feature_recent_unlisted, -0.58f},
 
-    {feature_table, 0.33f},       {feature_table_listed, -0.35f},   {feature_table_unlisted, -0.19f},
+    {feature_table, 0.33f},           {feature_table_listed, -0.35f},   {feature_table_unlisted, -0.19f},
 
-    {feature_history, 0.39f},     {feature_history_listed, -1.00f}, {feature_history_unlisted, -0.16f},
+    {feature_history, 0.39f},         {feature_history_listed, -1.00f}, {feature_history_unlisted, -0.16f},
 
-    {feature_match_1, 2.00f},     {feature_match_2, 3.73f},         {feature_match_3, 4.02f},
-    {feature_match_4_5, 4.82f},   {feature_match_6_8, 4.90f},       {feature_match_9_15, 5.50f},
-    {feature_match_16_31, 6.15f}, {feature_match_32_47, 7.95f},     {feature_match_48, 9.56f},
-    {feature_latest, 0.46f},      {feature_share, 0.55f},           {feature_hit_rate, 0.60f},
+    {feature_forced, 2.00f},          {feature_state, 0.60f},           {feature_state_listed, -1.00f},
+    {feature_state_unlisted, -0.20f},
+
+    {feature_match_1, 2.00f},         {feature_match_2, 3.73f},         {feature_match_3, 4.02f},
+    {feature_match_4_5, 4.82f},       {feature_match_6_8, 4.90f},       {feature_match_9_15, 5.50f},
+    {feature_match_16_31, 6.15f},     {feature_match_32_47, 7.95f},     {feature_match_48, 9.56f},
+    {feature_latest, 0.46f},          {feature_share, 0.55f},           {feature_hit_rate, 0.60f},
 
     {feature_none_bias, 3.07f},
 };
@@ -57,7 +61,10 @@ Mixer::Mixer() {
 }
 
 void Mixer::mix(CandidateSet & set) const {
-    const float none = weights_[feature_none_bias];
+    if (set.items.empty()) {
+        return;
+    }
+    const float none = set.is_complete ? -std::numeric_limits<float>::infinity() : weights_[feature_none_bias];
     float max = none;
     for (Candidate & item : set.items) {
         item.p = score(weights_, item.features);
@@ -74,8 +81,9 @@ void Mixer::mix(CandidateSet & set) const {
     set.p_none = std::exp(none - max) / total;
     const auto best = std::max_element(set.items.begin(), set.items.end(),
                                        [](const Candidate & a, const Candidate & b) { return a.p < b.p; });
-    if (best == set.items.end()) {
-        return;
+    set.best = best - set.items.begin();
+    if (set.is_complete) {
+        return; // a winner among few, which promises no more than it holds
     }
     const float raw = best->p;
     const float corrected = 1.0f / (1.0f + std::exp(-slope_ * log_odds(raw) - offset_));
@@ -85,12 +93,11 @@ void Mixer::mix(CandidateSet & set) const {
     }
     set.p_none *= rest;
     best->p = corrected;
-    set.best = best - set.items.begin();
     set.best_log_odds = log_odds(raw);
 }
 
 void Mixer::learn(const CandidateSet & set, int32_t actual) {
-    if (!set.items.empty()) {
+    if (!set.items.empty() && !set.is_complete) {
         const Candidate & best = set.items[set.best];
         const float error = (best.token == actual ? 1.0f : 0.0f) - best.p;
         slope_ += calibration_rate * error * set.best_log_odds;

@@ -31,14 +31,10 @@ size_t rows_before_drafts(const PlanLimits & limits) { return limits.n_again + 1
 
 // The tokens that lead to a node, its own last: the end of the committed ones, in which the root is, then the path.
 std::vector<int32_t> context_of(const DraftTree & tree, int32_t node, const std::vector<int32_t> & committed) {
-    std::vector<int32_t> context;
-    for (int32_t i = node; i > 0; i = tree.parent[i]) {
-        context.push_back(tree.token[i]);
-    }
-    const size_t room = NgramSource::max_match - std::min(context.size(), NgramSource::max_match);
-    const auto n_committed = static_cast<std::ptrdiff_t>(std::min(committed.size(), room));
-    context.insert(context.end(), committed.rbegin(), committed.rbegin() + n_committed);
-    std::reverse(context.begin(), context.end());
+    const std::vector<int32_t> drafted = tree.drafted_to(node);
+    const size_t room = NgramSource::max_match - std::min(drafted.size(), NgramSource::max_match);
+    std::vector<int32_t> context(committed.end() - std::min(committed.size(), room), committed.end());
+    context.insert(context.end(), drafted.begin(), drafted.end());
     return context;
 }
 
@@ -60,6 +56,9 @@ CandidateSet find_candidates(const DraftTree & tree, int32_t node, const Evidenc
     }
     if ((evidence.sources & MP_SOURCE_HISTORY) != 0) {
         evidence.history.propose(view, set);
+    }
+    if (const auto place = evidence.grammar.look(context.data() + context.size() - depth, depth)) {
+        evidence.grammar.propose(*place, view, set);
     }
     mixer.mix(set);
     return set;

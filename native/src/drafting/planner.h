@@ -5,6 +5,7 @@
 
 #include "drafting/adjacency.h"
 #include "drafting/budget.h"
+#include "drafting/grammar.h"
 #include "drafting/history.h"
 #include "drafting/mixer.h"
 #include "drafting/ngram.h"
@@ -18,8 +19,9 @@ struct Evidence {
     const NgramSource & ngrams; // its tokens end with the root
     const AdjacencySource & adjacency;
     const HistorySource & history;
+    const GrammarSource & grammar;           // which forbids and proposes
     const std::vector<Candidates> & guesses; // the masks': guesses[d] ranks the tokens of depth d + 1; may be empty
-    int32_t sources;                         // MP_SOURCE_*: which of the former three propose
+    int32_t sources;                         // MP_SOURCE_*: which of the first three propose
 };
 
 struct PlanLimits {

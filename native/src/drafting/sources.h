@@ -25,6 +25,10 @@ enum Feature {
     feature_history, // what followed in texts that the model wrote earlier
     feature_history_listed,
     feature_history_unlisted,
+    feature_forced, // 1 if the text that the grammar forces begins with it
+    feature_state,  // what followed where the grammar allowed the same
+    feature_state_listed,
+    feature_state_unlisted,
     feature_match_1, // 1 if the longest match that it continues is 1 token long; so for the other lengths
     feature_match_2,
     feature_match_3,
@@ -53,6 +57,8 @@ constexpr ListFeatures recent_list{feature_recent, feature_recent_listed, featur
 constexpr ListFeatures table_list{feature_table, feature_table_listed, feature_table_unlisted};
 constexpr ListFeatures history_list{feature_history, feature_history_listed, feature_history_unlisted};
 
+constexpr ListFeatures state_list{feature_state, feature_state_listed, feature_state_unlisted};
+
 constexpr float list_floor = -8.0f; // the least log-probability that counts
 
 using Features = std::array<float, n_features>;
@@ -69,6 +75,8 @@ struct CandidateSet {
     float p_none = 1.0f;        // probability that none of them follows
     size_t best = 0;            // the likeliest, in items
     float best_log_odds = 0.0f; // its log-odds before they were calibrated
+    uint64_t state = 0;         // where in a grammar the node is; 0: not known
+    bool is_complete = false;   // one of them follows for certain
 
     // Adds what a ranked list of n tokens says, with log-probabilities.
     void add_list(const int32_t * tokens, const float * logps, size_t n, const ListFeatures & list) {

@@ -21,6 +21,8 @@ struct Speculation {
     bool prune = true;           // a candidate equal to its parent is replaced by the next best
     float update = 0.0f;         // lambda of [ESP, eq. 5]
     std::vector<float> masks;    // start values, [n_masks, n_embd]
+    mp_guide guide = nullptr;    // the keeper of a grammar that the text follows; null: there is none
+    void * guide_data = nullptr;
 
     bool is_mixed() const { return tree == MP_TREE_MIXED; }
     // The fewest rows that a node takes: it carries all masks, unless the tree is mixed.

@@ -31,6 +31,14 @@ int32_t DraftTree::child(int32_t node, int32_t child_token) const {
     return -1;
 }
 
+std::vector<int32_t> DraftTree::drafted_to(int32_t node) const {
+    std::vector<int32_t> tokens(static_cast<size_t>(depth[node]));
+    for (auto at = tokens.rbegin(); at != tokens.rend(); ++at, node = parent[node]) {
+        *at = token[node];
+    }
+    return tokens;
+}
+
 std::vector<int32_t> DraftTree::spine() const {
     std::vector<int32_t> best(size(), -1); // likeliest child of each node
     for (size_t i = 1; i < size(); ++i) {
@@ -74,10 +82,14 @@ std::string DraftTree::check_integrity() const {
 
 namespace {
 
-// The first usable candidate at or after rank, or the number of candidates.
-size_t next_rank(const Candidates & level, size_t rank, int32_t parent_token, bool prune) {
-    while (rank < level.token.size() && prune && level.token[rank] == parent_token) {
-        ++rank;
+// The first candidate at or after rank that can stand below the parent, or the number of candidates.
+size_t next_rank(const DraftTree & tree, int32_t parent, const Candidates & level, size_t rank, bool prune,
+                 const MayFollow & may_follow) {
+    for (; rank < level.token.size(); ++rank) {
+        const int32_t token = level.token[rank];
+        if (!(prune && token == tree.token[parent]) && (!may_follow || may_follow(tree, parent, token))) {
+            break;
+        }
     }
     return rank;
 }
@@ -85,16 +97,15 @@ size_t next_rank(const Candidates & level, size_t rank, int32_t parent_token, bo
 } // namespace
 
 DraftTree grow_static(int32_t root_token, const std::vector<Candidates> & levels, const std::vector<int32_t> & widths,
-                      bool prune, size_t max_drafted) {
+                      bool prune, size_t max_drafted, const MayFollow & may_follow) {
     DraftTree tree(root_token);
     int32_t parent = 0;
     for (size_t d = 0; d < widths.size() && d < levels.size(); ++d) {
         const Candidates & level = levels[d];
-        const int32_t parent_token = tree.token[parent];
         int32_t top = -1;
         size_t rank = 0;
         for (int32_t i = 0; i < widths[d] && tree.n_drafted() < max_drafted; ++i, ++rank) {
-            rank = next_rank(level, rank, parent_token, prune);
+            rank = next_rank(tree, parent, level, rank, prune, may_follow);
             if (rank == level.token.size()) {
                 break;
             }
@@ -114,7 +125,8 @@ size_t n_on_spine(const std::vector<int32_t> & path, const std::vector<int32_t> 
     return static_cast<size_t>(end - path.begin());
 }
 
-DraftTree grow_dynamic(int32_t root_token, const std::vector<Candidates> & levels, bool prune, size_t n_drafted) {
+DraftTree grow_dynamic(int32_t root_token, const std::vector<Candidates> & levels, bool prune, size_t n_drafted,
+                       const MayFollow & may_follow) {
     // The frontier holds, for every node, its best child not yet taken. Log-probabilities fall along a path
     // and along the ranks, so the best of the frontier is always the next most probable node.
     struct Entry {
@@ -133,7 +145,7 @@ DraftTree grow_dynamic(int32_t root_token, const std::vector<Candidates> & level
         if (depth >= levels.size()) {
             return;
         }
-        rank = next_rank(levels[depth], rank, tree.token[parent], prune);
+        rank = next_rank(tree, parent, levels[depth], rank, prune, may_follow);
         if (rank < levels[depth].token.size()) {
             frontier.push({tree.logp[parent] + levels[depth].logp[rank], parent, rank});
         }

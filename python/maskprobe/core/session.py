@@ -5,10 +5,10 @@ Fills the C ABI's structs and reads them; what to draft with is decided before, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,19 @@ class DraftSettings:
     change: float = 0.0  # what a pass costs more after one of another number of rows
     refine: bool = False  # correct the costs, which are in ms then, by what passes take
     sources: Sequence[str] = ()  # of a mixed tree, beside the masks
+
+
+class Guide(Protocol):
+    """Whoever knows the grammar of an answer."""
+
+    def allowed(self, drafted: list[int]) -> tuple[bytes, int | None] | None:
+        """What may follow the committed tokens and some drafted ones; None where nothing is known.
+
+        Returns:
+            A bit for each token of the vocabulary, the lowest first, in words of 32; and the token with which the text
+            that must follow begins, if there is such a text.
+        """
+        ...
 
 
 class Shape(NamedTuple):
@@ -100,6 +113,8 @@ class Session:
 
     def __init__(self, ctx: Any, table: Embeddings | None, *, cpu_kernels: bool) -> None:
         self._table = table  # which the session borrows
+        self._guide: Any = ffi.NULL  # the callback of the present generation, which borrows it
+        self._raised: list[BaseException] = []  # within it
         self._cpu_kernels = cpu_kernels
         c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
         session = lib.mp_session_init(c_ctx, ffi.NULL if table is None else table.handle, 1.0)
@@ -122,7 +137,14 @@ class Session:
     # --- one generation -------------------------------------------------------------------------------
 
     def begin(
-        self, prompt: Sequence[int], chain: Any, settings: DraftSettings | None, max_tokens: int, *, reuse: bool
+        self,
+        prompt: Sequence[int],
+        chain: Any,
+        settings: DraftSettings | None,
+        max_tokens: int,
+        *,
+        reuse: bool,
+        guide: Guide | None = None,
     ) -> int:
         """Starts a generation. Returns how many tokens of the prompt the KV cache holds already.
 
@@ -132,6 +154,7 @@ class Session:
             settings: None = plain decoding.
             max_tokens: at most so many tokens are committed.
             reuse: keep what the KV cache and the prompt begin with in common.
+            guide: is asked what may follow drafted tokens; None = anything may.
 
         Raises:
             ValueError: the settings do not fit the context.
@@ -139,7 +162,9 @@ class Session:
         n_reused = ffi.new("size_t *")
         c_chain = ffi.NULL if chain is None else ffi.cast("struct llama_sampler *", address_of(chain))
         c_settings = _speculation(settings)
+        c_guide = c_settings.guide = ffi.NULL if guide is None else _c_guide(guide, self._raised.append)
         check(lib.mp_session_begin(self._c, prompt, len(prompt), c_chain, c_settings, max_tokens, reuse, n_reused))
+        self._guide = c_guide  # the last one's until here: after a failure the core goes on with it
         return int(n_reused[0])
 
     def report_logprobs(self, n_top: int | None) -> None:
@@ -156,8 +181,10 @@ class Session:
         check(lib.mp_session_prefill(self._c, out.c))
 
     def step(self, out: Pass) -> None:
-        """One pass: draft, decode, verify, commit. Raises what :meth:`prefill` raises."""
+        """One pass: draft, decode, verify, commit. Raises what :meth:`prefill` and the guide raise."""
         check(lib.mp_session_step(self._c, out.c))
+        if self._raised:  # such as a KeyboardInterrupt, which must not be lost
+            raise self._raised.pop()
 
     def totals(self) -> Any:
         """What the passes of the present generation add up to, an mp_totals."""
@@ -240,6 +267,21 @@ class Session:
         c_logps = ffi.from_buffer("float[]", logps, require_writable=True)
         check(lib.mp_session_rank_followers(self._c, first, list(tokens), len(tokens), c_ids, c_logps))
         return ids, logps
+
+
+def _c_guide(guide: Guide, raised: Callable[[BaseException], None]) -> Any:
+    """A guide as an mp_guide. What it raises is handed on; the pass goes on without it."""
+
+    def ask(_: Any, drafted: Any, n: int, allowed: Any, forced: Any) -> int:
+        answer = guide.allowed(ffi.unpack(drafted, n) if n else [])
+        if answer is None:
+            return 0
+        bits, token = answer
+        ffi.memmove(allowed, bits, len(bits))
+        forced[0] = -1 if token is None else token
+        return 1
+
+    return ffi.callback("mp_guide", ask, error=0, onerror=lambda _, error, __: raised(error))
 
 
 def _speculation(settings: DraftSettings | None) -> Any:

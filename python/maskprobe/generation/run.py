@@ -77,7 +77,12 @@ class _Run:
             tally.probe = resolved.probe
         settings = None if resolved is None else resolved.settings
         tally.cache_n = self._session.begin(
-            request.prompt, request.chain.handle, settings, request.max_tokens, reuse=request.cache_prompt
+            request.prompt,
+            request.chain.handle,
+            settings,
+            request.max_tokens,
+            reuse=request.cache_prompt,
+            guide=None if request.chain.grammar is None else request.chain.grammar.guide,
         )
         tally.prompt_n = len(request.prompt) - tally.cache_n
         return resolved

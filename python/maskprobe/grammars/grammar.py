@@ -16,11 +16,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from ..llamacpp.samplers import Accept, Apply, Ids, Logits, python_sampler
 from ..llamacpp.vocabulary import Vocabulary
 from . import gbnf
+from .guide import Guide
 from .lazy import LazyMatcher, Trigger
 from .schemas import Schema, grammar_of_schema
 
 # So that a token takes 0.2 s at most; what people write takes 1 ms.
 _LIMITS = LLParserLimits(max_items_in_row=2000, step_max_items=500_000, step_lexer_fuel=500_000)
+# A look ahead of the answer, of which a pass takes many, is given up after a tenth of that.
+_LIMITS_AHEAD = LLParserLimits(max_items_in_row=2000, step_max_items=50_000, step_lexer_fuel=50_000)
 # Any token that goes on is allowed, not only the one into which llama.cpp would split forced text.
 _HEADER = '%llguidance {"no_forcing": true}\n'
 
@@ -53,25 +56,33 @@ class Grammar:
         Raises:
             ValueError: it cannot be read, allows nothing, or asks for too much.
         """
-        return GrammarSampler(self.matcher(vocab), vocab.n_tokens)
+        guide = Guide(lambda: self._from_trigger(self._begin(vocab, _LIMITS_AHEAD), vocab))
+        return GrammarSampler(self.matcher(vocab), guide, vocab.n_tokens)
 
     def matcher(self, vocab: Vocabulary) -> LLMatcher | LazyMatcher:
         """What tells the tokens of a vocabulary that are allowed next, and raises what :meth:`compile` raises."""
-        text = gbnf.to_lark(self.source, vocab.single_token) if self.is_gbnf else self.source
-        matcher = LLMatcher(tokenizer_of(vocab), _HEADER + text, log_level=0, limits=_LIMITS)
+        matcher = self._begin(vocab, _LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # the first one, so that what is too much is said before anything is decoded
         if matcher.is_error():
             raise ValueError(_first_line(matcher.get_error()))
+        return self._from_trigger(matcher, vocab)
+
+    def _begin(self, vocab: Vocabulary, limits: LLParserLimits) -> LLMatcher:
+        text = gbnf.to_lark(self.source, vocab.single_token) if self.is_gbnf else self.source
+        return LLMatcher(tokenizer_of(vocab), _HEADER + text, log_level=0, limits=limits)
+
+    def _from_trigger(self, matcher: LLMatcher, vocab: Vocabulary) -> LLMatcher | LazyMatcher:
         return matcher if self.trigger is None else LazyMatcher(matcher, self.trigger, vocab)
 
 
 class GrammarSampler:
     """A llama_sampler that lets through what a grammar allows. Keep it as long as the chain that has taken it over."""
 
-    def __init__(self, matcher: LLMatcher | LazyMatcher, n_tokens: int) -> None:
+    def __init__(self, matcher: LLMatcher | LazyMatcher, guide: Guide, n_tokens: int) -> None:
         self._matcher = matcher
-        self.handle, self._interface = python_sampler(*_functions(matcher, n_tokens))
+        self.guide = guide
+        self.handle, self._interface = python_sampler(*_functions(matcher, guide, n_tokens))
 
     def why_nothing(self) -> str:
         """Why it let nothing through."""
@@ -82,8 +93,12 @@ class GrammarSampler:
         return "the grammar allows no token that is left"
 
 
-def _functions(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> tuple[Accept, Apply]:
+def _functions(matcher: LLMatcher | LazyMatcher, guide: Guide, n_tokens: int) -> tuple[Accept, Apply]:
     """The functions of the sampler. An error stays in the matcher."""
+
+    def accept(token: int) -> None:
+        matcher.consume_token(token)
+        guide.go_on(token)
 
     def apply(ids: Ids, logits: Logits) -> None:
         allowed = np.zeros(n_tokens, bool)
@@ -95,7 +110,7 @@ def _functions(matcher: LLMatcher | LazyMatcher, n_tokens: int) -> tuple[Accept,
             allowed = np.unpackbits(bits, count=n_tokens, bitorder="little").view(bool)
         logits[~allowed[ids]] = -np.inf
 
-    return matcher.consume_token, apply
+    return accept, apply
 
 
 class _Tokens:

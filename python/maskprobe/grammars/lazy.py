@@ -77,6 +77,11 @@ class LazyMatcher:
         wanted = bytes([byte])
         return next((token for token in range(self._vocab.n_tokens) if self._vocab.piece(token) == wanted), -1)
 
+    @property
+    def begun(self) -> LLMatcher | None:
+        """The grammar's own matcher, None until it has begun."""
+        return self._matcher if self._has_begun else None
+
     def compute_bitmask(self) -> bytes | None:
         """The tokens that are allowed next, None = all."""
         return self._matcher.compute_bitmask() if self._has_begun else None
