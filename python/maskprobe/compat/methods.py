@@ -20,7 +20,8 @@ class CompletionMethods(DropIn):
     """create_completion, create_chat_completion and calling the object, as in llama-cpp-python.
 
     Answers carry llama-server's ``timings`` beside the usual keys; in a stream the last part has them and
-    ``usage``. A choice that a stop string ended says which in ``stop_reason``. Arguments are checked by the call itself, in a stream too.
+    ``usage``. A choice that a stop string ended says which in ``stop_reason``. Arguments are checked by the call
+    itself, in a stream too.
     """
 
     def create_completion(
