@@ -196,7 +196,7 @@ def test_thinking_is_switched_for_every_answer(llm: MaskProbeLlama, monkeypatch:
     )
     conversation = Conversation(llm, OPTIONS, variables={"enable_thinking": False})
     for question in ("Hi", "And?"):
-        "".join(conversation.answer(question))
+        "".join(chunk.text for chunk in conversation.answer(question))
     assert asked == [{"chat_template_kwargs": {"enable_thinking": False}}] * 2
 
 
@@ -221,7 +221,7 @@ def test_a_backslash_joins_lines_of_a_pipe() -> None:
 def test_later_turns_find_earlier_ones_in_the_kv_cache(conversation: Conversation) -> None:
     conversation.system = "Answer briefly."
     for question in ("Name a colour.", "Name another one.", "And a third."):
-        assert "".join(conversation.answer(question))
+        assert "".join(chunk.text for chunk in conversation.answer(question))
     first, second, third = conversation.answers
     assert first.cache_n == 0
     assert second.cache_n > first.prompt_n
@@ -230,11 +230,11 @@ def test_later_turns_find_earlier_ones_in_the_kv_cache(conversation: Conversatio
 
 def test_an_answer_that_is_broken_off_is_kept_as_far_as_it_came(conversation: Conversation) -> None:
     answer = conversation.answer("Name the days of the week.")
-    came = next(answer) + next(answer) + next(answer)
+    came = "".join(next(answer).text for _ in range(3))
     answer.close()
     assert conversation.turns[-1] == {"role": "assistant", "content": came}
     assert conversation.answers == []
-    assert "".join(conversation.answer("Go on."))  # the model is free again
+    assert "".join(chunk.text for chunk in conversation.answer("Go on."))  # the model is free again
     assert len(conversation.turns) == 4
 
 
@@ -254,7 +254,7 @@ def test_a_question_that_is_broken_off_before_the_answer_is_taken_back(
         assert "the question is taken back" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):  # without a terminal, Ctrl-C is meant for the program
             _talk(conversation, ["Name a colour."], interactive=False)
-    assert "".join(conversation.answer("Name a colour."))
+    assert "".join(chunk.text for chunk in conversation.answer("Name a colour."))
 
 
 def test_a_conversation_that_outgrows_the_context_goes_on(

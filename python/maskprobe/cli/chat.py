@@ -19,9 +19,10 @@ from ..generation.request import Options
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
-from ..results import Stats
+from ..results import Chunk, Stats
 from .app import app
 from .chat_input import piped_messages, typed_messages
+from .drafted import ShowDraftsOption, show_chunks
 from .groups import grouped
 from .loading import Adapted
 from .options import ModelOption, SpeculationOption, note, warn
@@ -48,6 +49,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="At most so many tokens per answer.")] = 1024,
     answering: Answering,
     speculation: SpeculationOption = "",
+    show_drafts: ShowDraftsOption = False,
     loading: Adapted,
 ) -> None:
     """Chat with a model. /help lists what else can be said; without a terminal, each line is a message."""
@@ -60,7 +62,8 @@ def chat(
                 f"{name} has no chat template, so it cannot chat; maskprobe generate --raw continues a text"
             )
         llm.stream([0], **options)  # checks the options now, and decodes nothing
-        conversation = Conversation(llm, options, system, template_variables(llm, think))
+        variables = template_variables(llm, think)
+        conversation = Conversation(llm, options, system, variables, show_drafts=show_drafts)
         if sys.stdin.isatty():
             note(f"{name}, {llm.n_ctx()} tokens of context. /help lists commands.")
             _talk(conversation, typed_messages(), interactive=True)
@@ -77,10 +80,13 @@ class Conversation:
         options: Options,
         system: str | None = None,
         variables: Mapping[str, Any] | None = None,
+        *,
+        show_drafts: bool = False,
     ) -> None:
         self._llm = llm
         self._options = options
         self._variables = variables  # of the chat template
+        self.show = show_chunks(shaded=show_drafts)
         self.system = system
         self.turns: list[dict[str, str]] = []  # by user and assistant, in turn
         self.answers: list[Stats] = []  # of finished answers, also of those that were reset
@@ -90,7 +96,7 @@ class Conversation:
         """All messages, as chat templates take them."""
         return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
 
-    def answer(self, text: str) -> Generator[str, None, None]:
+    def answer(self, text: str) -> Generator[Chunk, None, None]:
         """Streams the answer to a message. What has come when it stops, for whatever reason, is kept.
 
         Raises:
@@ -103,7 +109,7 @@ class Conversation:
             with closing(self._llm.stream(ids, **self._options)) as stream:
                 for chunk in stream:
                     pieces.append(chunk.text)
-                    yield chunk.text
+                    yield chunk
             assert chunk.stats is not None
             self.answers.append(chunk.stats)
         finally:
@@ -140,9 +146,9 @@ def _talk(conversation: Conversation, lines: Iterable[str], *, interactive: bool
 def _reply(conversation: Conversation, text: str) -> None:
     """One answer and its line of figures, or the line that says why there is none."""
     try:
-        with closing(conversation.answer(text)) as pieces:
-            for piece in pieces:
-                write(piece)
+        with closing(conversation.answer(text)) as chunks:
+            for chunk in chunks:
+                conversation.show(chunk)
     except ContextError:
         warn(
             f"the conversation no longer fits n_ctx={conversation.n_ctx()}; "

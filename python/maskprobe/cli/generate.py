@@ -16,6 +16,7 @@ from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
 from .app import app
+from .drafted import ShowDraftsOption, show_chunks
 from .groups import grouped
 from .loading import Adapted
 from .options import ModelOption, SpeculationOption, note
@@ -40,6 +41,7 @@ def generate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Decode as plain llama.cpp does too and show the ratio.")
     ] = False,
+    show_drafts: ShowDraftsOption = False,
     raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, at the end.")] = False,
     loading: Adapted,
@@ -56,12 +58,12 @@ def generate(
         options = answering.options(max_tokens)
         if answering.seed is None:
             options["seed"] = secrets.randbits(31)  # one for both runs of --compare
-        pieces = []
+        pieces, show = [], show_chunks(shaded=show_drafts)
         with closing(llm.stream(ids, **options)) as stream:
             for chunk in stream:
                 pieces.append(chunk.text)
                 if not as_json:
-                    write(chunk.text)
+                    show(chunk)
         assert chunk.stats is not None
         reference = None
         if compare and not answering.plain:
