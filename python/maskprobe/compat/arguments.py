@@ -34,7 +34,7 @@ _REFUSED = {
     "last_n_tokens_size": _Refused((64,), "generate and stream take it as penalty_last_n"),
     "lora_base": _Refused((None,), "llama.cpp applies lora_path to the model itself"),
     "numa": _Refused((False,), "start the program with numactl"),
-    "op_offload": _Refused((None, True), "llama.cpp's own choice is made"),
+    "op_offload": _Refused((None, True), "it is on where layers lie on a device, and off elsewhere"),
     "pooling_type": _Refused((-1,), _EMBEDDINGS),
     "rope_scaling_type": _Refused((None, -1), _ROPE),
     "spm_infill": _Refused((False,), "a suffix stands behind the prefix, where the model's own tokens mark them"),
