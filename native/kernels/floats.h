@@ -10,13 +10,22 @@
 
 namespace mp::kernels::MP_KERNEL_SET {
 
-// What rows are made of: how a value becomes a float, how many sums take turns and how they are added.
-struct FloatValues {
-    using Value = float;
+// What rows are made of: how values are packed and loaded, how many of them a vector has, how their products are added,
+// how many sums take turns and how these are added. Packed as floats unless said otherwise.
+struct FloatProducts {
     using Floats = FloatLanes::Floats;
+    using Vector = Floats;
+    using Packed = float;
+    static constexpr int values = FloatLanes::lanes;
+    static MP_INLINE Vector load_packed(const Packed * x) { return FloatLanes::load(x); }
+    static MP_INLINE Floats multiply_add(Vector w, Vector x, Floats sum) { return FloatLanes::multiply_add(w, x, sum); }
+};
+
+struct FloatValues : FloatProducts {
+    using Value = float;
     static constexpr int parts = 4;
-    static MP_INLINE float to_float(Value x) { return x; }
-    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load(x); }
+    static MP_INLINE Packed pack(Value x) { return x; }
+    static MP_INLINE Vector load(const Value * x) { return FloatLanes::load(x); }
     static MP_INLINE float sum(Floats a, Floats b, Floats c, Floats d) {
         return FloatLanes::sum(FloatLanes::add(FloatLanes::add(a, c), FloatLanes::add(b, d)));
     }
@@ -25,20 +34,19 @@ struct FloatValues {
 #if !defined(MP_NEON)
 struct HalfValues : FloatValues {
     using Value = uint16_t;
-    static MP_INLINE float to_float(Value x) { return from_half(x); }
-    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load(x); }
+    static MP_INLINE Packed pack(Value x) { return from_half(x); }
+    static MP_INLINE Vector load(const Value * x) { return FloatLanes::load(x); }
 };
 
-struct BFloatValues {
+struct BFloatValues : FloatProducts {
     using Value = uint16_t;
-    using Floats = FloatLanes::Floats;
-    static MP_INLINE float to_float(Value x) {
+    static MP_INLINE Packed pack(Value x) {
         const uint32_t bits = static_cast<uint32_t>(x) << 16;
         float value;
         __builtin_memcpy(&value, &bits, 4);
         return value;
     }
-    static MP_INLINE Floats load(const Value * x) { return FloatLanes::load_bfloats(x); }
+    static MP_INLINE Vector load(const Value * x) { return FloatLanes::load_bfloats(x); }
 #if defined(MP_AVX512_VNNI)
     static constexpr int parts = 2;
     static MP_INLINE float sum(Floats a, Floats b) {
@@ -56,19 +64,20 @@ struct BFloatValues {
 
 template <class Values> struct FloatRows {
     using Value = typename Values::Value;
+    using Packed = typename Values::Packed;
     using Quantized = Value;
     static constexpr int n_parts = Values::parts;
-    static constexpr int block = n_parts * FloatLanes::lanes;
+    static constexpr int block = n_parts * Values::values;
     static constexpr int quantized_per_block = block;
     static constexpr int tile = FloatLanes::rows;
     static constexpr int columns = 3;
 
-    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * block * sizeof(float); }
+    static size_t packed_block_bytes(int n) { return static_cast<size_t>(n) * block * sizeof(Packed); }
 
     static void pack_block(const Quantized * q, int row, int, char * out) {
-        float * to = reinterpret_cast<float *>(out) + row * block;
+        auto * to = reinterpret_cast<Packed *>(out) + row * block;
         for (int i = 0; i < block; ++i) {
-            to[i] = Values::to_float(q[i]);
+            to[i] = Values::pack(q[i]);
         }
     }
 
@@ -76,7 +85,7 @@ template <class Values> struct FloatRows {
     static void multiply(const void * weights, int64_t n_blocks, int64_t column, int count, const char * packed,
                          float * y, size_t stride) {
         const auto * first = static_cast<const Value *>(weights) + column * n_blocks * block;
-        const auto * rows = reinterpret_cast<const float *>(packed);
+        const auto * rows = reinterpret_cast<const Packed *>(packed);
         switch (count) {
         case 3: return multiply_columns<N, 3>(first, n_blocks, rows, y + column, stride);
         case 2: return multiply_columns<N, 2>(first, n_blocks, rows, y + column, stride);
@@ -85,7 +94,7 @@ template <class Values> struct FloatRows {
     }
 
     template <int N, int C>
-    static MP_INLINE void multiply_columns(const Value * first, int64_t n_blocks, const float * rows, float * y,
+    static MP_INLINE void multiply_columns(const Value * first, int64_t n_blocks, const Packed * rows, float * y,
                                            size_t stride) {
         using Floats = FloatLanes::Floats;
         const int64_t k = n_blocks * block;
@@ -97,18 +106,16 @@ template <class Values> struct FloatRows {
             MP_UNROLL for (int c = 0; c < C; ++c) {
                 MP_UNROLL for (int r = 0; r < N; ++r) { sums[c][r] = FloatLanes::zero(); }
             }
-            const Value * x = first + part * FloatLanes::lanes;
-            const float * z = rows + part * FloatLanes::lanes;
+            const Value * x = first + part * Values::values;
+            const Packed * z = rows + part * Values::values;
             for (int64_t b = 0; b < n_blocks; ++b, x += block, z += N * block) {
                 // The next columns come in evenly while these are multiplied.
                 prefetch(next + static_cast<size_t>(part * n_blocks + b) * step, step);
-                Floats w[C];
+                typename Values::Vector w[C];
                 MP_UNROLL for (int c = 0; c < C; ++c) { w[c] = Values::load(x + c * k); }
                 MP_UNROLL for (int r = 0; r < N; ++r) {
-                    const Floats row = FloatLanes::load(z + r * block);
-                    MP_UNROLL for (int c = 0; c < C; ++c) {
-                        sums[c][r] = FloatLanes::multiply_add(w[c], row, sums[c][r]);
-                    }
+                    const typename Values::Vector row = Values::load_packed(z + r * block);
+                    MP_UNROLL for (int c = 0; c < C; ++c) { sums[c][r] = Values::multiply_add(w[c], row, sums[c][r]); }
                 }
             }
             MP_UNROLL for (int c = 0; c < C; ++c) {

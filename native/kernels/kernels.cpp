@@ -62,6 +62,7 @@ struct Processor {
     bool avx2 = false;
     bool avx_vnni = false;
     bool avx512_vnni = false;
+    bool avx512_bf16 = false;
 };
 
 Processor detect() {
@@ -72,12 +73,14 @@ Processor detect() {
     const Cpuid basic = cpuid(1, 0);
     const Cpuid extended = cpuid(7, 0);
     constexpr int fma = 12, osxsave = 27, avx = 28, f16c = 29;
-    constexpr int avx2 = 5, avx512f = 16, avx512dq = 17, avx512bw = 30, avx512vl = 31, avx512vnni = 11, avxvnni = 4;
+    constexpr int avx2 = 5, avx512f = 16, avx512dq = 17, avx512bw = 30, avx512vl = 31, avx512vnni = 11, avxvnni = 4,
+                  avx512bf16 = 5;
     constexpr uint64_t ymm = 0x06, zmm = 0xe6;
     found.avx2 = has(basic.c, {fma, osxsave, avx, f16c}) && has(extended.b, {avx2}) && (saved_state() & ymm) == ymm;
     found.avx_vnni = found.avx2 && has(cpuid(7, 1).a, {avxvnni});
     found.avx512_vnni = found.avx2 && has(extended.b, {avx512f, avx512dq, avx512bw, avx512vl}) &&
                         has(extended.c, {avx512vnni}) && (saved_state() & zmm) == zmm;
+    found.avx512_bf16 = found.avx512_vnni && has(cpuid(7, 1).a, {avx512bf16});
     return found;
 }
 
@@ -101,6 +104,10 @@ bool processor_has(Instructions instructions) {
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats, bool fused) {
     if (weights == Weights::q2_k_repacked && !wide_floats) {
         return nullptr; // ggml repacks Q2_K where it was built for AVX-512
+    }
+    if (weights == Weights::bf16 && fused) {
+        const bool there = instructions == Instructions::avx512_vnni && wide_floats && processor().avx512_bf16;
+        return there ? &avx512_bf16_kernel : nullptr;
     }
     const bool is_float = weights == Weights::bf16 || weights == Weights::f16 || weights == Weights::f32;
     const Kernel * table = nullptr;

@@ -104,13 +104,15 @@ const char * name_of(Weights weights, bool fused = false);
 // The kernel for weights, nullptr if there is none. wide_floats: ggml was built for AVX-512, not for AVX2. BF16, F16
 // and F32 are summed in lanes of 16 floats then, not of 8, and Q2_K is repacked, which it is not otherwise. fused: of
 // two kernels for the same weights, the one for a ggml whose compiler made one operation of a multiplication and an
-// addition that its source leaves open; nullptr where it leaves nothing open.
+// addition that its source leaves open, or that was built for AVX-512's instruction for BF16; nullptr where there are
+// no two.
 const Kernel * find(Weights weights, Instructions instructions, bool wide_floats, bool fused = false);
 
 // Tables of the instruction sets, indexed by Weights; an entry without multiply is no kernel.
 extern const Kernel avx2_kernels[n_weights];
 extern const Kernel avx2_vnni_kernels[n_weights];
 extern const Kernel avx512_kernels[n_weights];
+extern const Kernel avx512_bf16_kernel;
 Attend avx2_attention(int head_size, CacheType type);
 Attend avx2_vnni_attention(int head_size, CacheType type);
 Attend avx512_attention(int head_size, CacheType type);

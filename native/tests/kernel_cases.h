@@ -138,9 +138,10 @@ inline void check_kernel(Weights weights, const Kernel * kernel, const Order & o
     constexpr uint32_t seed = 7;
     const Scope seeded("seed " + std::to_string(seed));
     std::mt19937 rng(seed);
+    const bool of_bfloats = weights == Weights::bf16 && order.fused;
     const bool by_pairs = order.is_neon() && (weights == Weights::q4_0 || weights == Weights::q4_1 ||
                                               weights == Weights::q5_0 || weights == Weights::q8_0);
-    CHECK_EQ(kernel->k_multiple, format_of(weights, order).elements * (by_pairs ? 2 : 1));
+    CHECK_EQ(kernel->k_multiple, format_of(weights, order).elements * (by_pairs || of_bfloats ? 2 : 1));
     CHECK_EQ(kernel->n_multiple, static_cast<int>(format_of(weights, order).columns));
     const auto columns = [&](int64_t n) { return n * kernel->n_multiple; };
     for (int n_rows = 1; n_rows <= 20; ++n_rows) {

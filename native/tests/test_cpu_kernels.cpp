@@ -363,8 +363,10 @@ void test_instructions() {
         n_bfloat_products = n;
         cpu_kernels::limit_instructions(kernels::name_of(kernels::processor_instructions()));
         const auto best = kernels::processor_instructions();
-        const bool has_bf16 = kernels::find(kernels::Weights::bf16, best, has_avx512() != 0) != nullptr;
-        CHECK_EQ(entry_of(kernels::Weights::bf16) >= 0, has_bf16 && n == 0);
+        for (const bool fused : {false, true}) { // one of the two, as ggml was built
+            const bool is_there = kernels::find(kernels::Weights::bf16, best, has_avx512() != 0, fused) != nullptr;
+            CHECK_EQ(entry_called(kernels::name_of(kernels::Weights::bf16, fused)) >= 0, is_there && fused == (n == 1));
+        }
     }
     cpu_kernels::limit_instructions("");
     CHECK(cpu_kernels::entry(0) == nullptr);

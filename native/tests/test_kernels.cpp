@@ -52,6 +52,10 @@ void test_what_is_there() {
                  !of_x86 || is_float(weights) || weights == Weights::q2_k_repacked);
         CHECK(find(weights, Instructions::avx512_vnni, false, true) == nullptr);
     }
+    // Two of BF16 where both the processor and ggml have its instruction.
+    const Kernel * pairs = find(Weights::bf16, Instructions::avx512_vnni, true, true);
+    CHECK(pairs == nullptr || processor_has(Instructions::avx512_vnni));
+    CHECK(pairs != find(Weights::bf16, Instructions::avx512_vnni, true));
     CHECK(processor_has(processor_instructions()));
     CHECK(processor_has(Instructions::none));
 }

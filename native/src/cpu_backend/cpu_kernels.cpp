@@ -72,16 +72,16 @@ thread_local int use_on_this_thread = -1;
 
 // The kernels of the present instruction set, so that indices have no gaps.
 void list_entries(State & s) {
-    // ggml multiplies BF16 by the processor's own instructions then, with their roundings.
+    // ggml multiplies BF16 by the processor's own instruction then, with its roundings.
     const bool has_bfloat_products = s.api.ggml_cpu_has_avx512_bf16 != nullptr && s.api.ggml_cpu_has_avx512_bf16() != 0;
     s.allowed = 0;
     s.for_prompts = 0;
     s.n_entries = 0;
     for (const Known & one : known) {
-        if (one.weights == Weights::bf16 && has_bfloat_products) {
-            continue;
-        }
         for (const bool fused : {false, true}) {
+            if (one.weights == Weights::bf16 && fused != has_bfloat_products) {
+                continue;
+            }
             if (const kernels::Kernel * kernel = kernels::find(one.weights, s.instructions, s.wide_floats, fused)) {
                 s.entries[s.n_entries++] = {
                     kernels::name_of(one.weights, fused), kernel, one.type, one.repacked, false, false};
