@@ -47,6 +47,14 @@ def test_stock_is_plain_decoding(
         assert (times[0], times[-1] > 0.0) == (0.0, True)
 
 
+def test_stock_tells_how_near_a_tie_is(
+    stock: Stock, llm: MaskProbeLlama, plain_decoder: Callable[[str], PlainDecoder], prompts: dict[str, str]
+) -> None:
+    ids = llm.tokenize(prompts["python"])
+    expected = plain_decoder("Q4_0").decode(ids, 4)
+    assert stock.gap(ids) == pytest.approx(expected.gaps[0], abs=1e-4)
+
+
 def test_a_stock_process_that_dies_says_why(llm: MaskProbeLlama) -> None:
     with Stock(llm) as stock:
         stock._process.kill()
@@ -117,7 +125,8 @@ def test_figures_of_a_race() -> None:
     assert (race.stock.tokens_per_second, race.ours.tokens_per_second, race.ratio) == (100.0, 400.0, 4.0)
     assert (race.stock.tokens_per_pass, race.ours.tokens_per_pass) == (1.0, 2.0)
     assert race.parts_at == 2
-    assert "part at token 2" in screen.verdict(race)
+    race.gap = 0.0125
+    assert "part at token 2, where two logits are 0.013 apart" in screen.verdict(race)
     race.ours.steps.pop()
     assert race.parts_at == 2  # one is shorter
     assert race.stock.until(10.0).text == "<1><2>"

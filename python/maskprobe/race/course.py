@@ -66,6 +66,7 @@ class Race:
     name: str
     stock: Answer = field(default_factory=Answer)
     ours: Answer = field(default_factory=Answer)
+    gap: float = 0.0  # between stock's two best logits where the answers part
 
     @property
     def ratio(self) -> float:
@@ -94,7 +95,7 @@ class Race:
             }
             for name, answer in (("stock", self.stock), ("maskprobe", self.ours))
         }
-        return {"prompt": self.name, **runners, "ratio": self.ratio, "parts_at": self.parts_at}
+        return {"prompt": self.name, **runners, "ratio": self.ratio, "parts_at": self.parts_at, "gap": self.gap}
 
 
 def run(
@@ -114,6 +115,8 @@ def run(
         _let_stock_run(llm, stock, ids, max_tokens, race.stock)
         begin(race, True)
         _let_ours_run(llm, ids, max_tokens, race.ours)
+        if (at := race.parts_at) is not None:
+            race.gap = stock.gap(ids + race.stock.tokens[:at])
         yield race
 
 

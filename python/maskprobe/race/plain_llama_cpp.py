@@ -2,10 +2,12 @@
 
 The only argument is JSON: model, n_ctx, n_threads, n_gpu_layers. Each line of standard input asks, by the token ids of
 a prompt and a limit; each token of the answer is a line of output, with the milliseconds since the first; null ends it.
+With a limit of 0 the only line says how far apart the two best logits behind the prompt are.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import sys
 import time
@@ -34,6 +36,9 @@ def main() -> None:
     _say("ready")
     for line in sys.stdin:
         asked = json.loads(line)
+        if asked["max_tokens"] == 0:
+            _say(_gap(model, ctx, asked["prompt"]))
+            continue
         for answer in _decode(model, ctx, asked["prompt"], asked["max_tokens"]):
             _say(answer)
         _say(None)
@@ -43,9 +48,7 @@ def _decode(model: Any, ctx: Any, prompt: list[int], max_tokens: int) -> Iterato
     """The tokens of the answer, without the one that ends it, and when they were there."""
     vocab = llama_cpp.llama_model_get_vocab(model)
     sampler = llama_cpp.llama_sampler_init_greedy()
-    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(ctx), True)
-    for i in range(0, len(prompt), _N_BATCH):
-        _feed(ctx, prompt[i : i + _N_BATCH])
+    _begin(ctx, prompt)
     start = None
     for _ in range(max_tokens):
         token = llama_cpp.llama_sampler_sample(sampler, ctx, -1)
@@ -56,6 +59,19 @@ def _decode(model: Any, ctx: Any, prompt: list[int], max_tokens: int) -> Iterato
         yield token, 1e3 * (now - start)
         _feed(ctx, [token])
     llama_cpp.llama_sampler_free(sampler)
+
+
+def _gap(model: Any, ctx: Any, prompt: list[int]) -> float:
+    _begin(ctx, prompt)
+    n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    first, second = heapq.nlargest(2, llama_cpp.llama_get_logits_ith(ctx, -1)[:n_vocab])
+    return float(first - second)
+
+
+def _begin(ctx: Any, prompt: list[int]) -> None:
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(ctx), True)
+    for i in range(0, len(prompt), _N_BATCH):
+        _feed(ctx, prompt[i : i + _N_BATCH])
 
 
 def _feed(ctx: Any, tokens: list[int]) -> None:

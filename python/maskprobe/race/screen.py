@@ -74,7 +74,7 @@ def _pane(console: Console, name: str, answer: Answer, width: int, lines: int) -
 def verdict(race: Race) -> str:
     """A race in a line."""
     at = race.parts_at
-    equal = "equal text" if at is None else f"texts part at token {at}, a near tie"
+    equal = "equal text" if at is None else f"texts part at token {at}, where two logits are {race.gap:.2g} apart"
     return f"{race.name}: {race.ratio:.2f} x stock llama.cpp, {race.ours.tokens_per_pass:.2f} tokens a pass, {equal}"
 
 

@@ -58,14 +58,26 @@ class Stock:
         Raises:
             StockError: the process has ended.
         """
+        self._ask(prompt, max_tokens)
+        while (said := self._read()) is not None:
+            yield said[0], said[1]
+
+    def gap(self, text: Sequence[int]) -> float:
+        """How far apart the two best logits behind a text are.
+
+        Raises:
+            StockError: the process has ended.
+        """
+        self._ask(text, 0)
+        return float(self._read())
+
+    def _ask(self, prompt: Sequence[int], max_tokens: int) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"prompt": list(prompt), "max_tokens": max_tokens}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
-        while (said := self._read()) is not None:
-            yield said[0], said[1]
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
