@@ -17,9 +17,7 @@ struct mp_session {
 
 namespace {
 
-void require_empty(const mp_session * session) {
-    require(session->session.cached().empty(), "this needs an empty KV cache: reset the session first");
-}
+void require_empty(mp_session * session) { session->session.pool().require_empty(); }
 
 void require_scale(float scale) { require(std::isfinite(scale), "the scale of embeddings must be finite"); }
 
