@@ -31,6 +31,7 @@ public:
     const mp_pass & prefill() { return pool_->pass_alone(index_, Lane::Phase::prefill); }
     const mp_pass & step() { return pool_->pass_alone(index_, Lane::Phase::step); }
     void reset() { lane_.reset(); }
+    void end() { lane_.end(); }
     void restore(std::vector<int32_t> tokens) { lane_.restore(std::move(tokens)); }
     void forget() { lane_.forget(); }
     void learn_text(const std::vector<int32_t> & tokens) { lane_.learn_text(tokens); }

@@ -1,0 +1,98 @@
+"""Lanes of the core: sessions that share the cells of one context, and whose rows share passes.
+
+Fills the C ABI's structs and reads them; who steps when, and that no two calls for one pool are made at once, is its
+users' affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import ModelError
+from ..llamacpp.installed import address_of
+from .binding import check, error_of, ffi, lib
+from .embeddings import Embeddings
+from .session import Pass, Session
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """How many lanes share passes of which size, an mp_pool_sizes."""
+
+    n_lanes: int
+    n_ids: int  # sequences of each lane, most leaves of its blocks
+    rows: int  # most rows of a pass
+    piece: int  # rows that a pass with pieces of prompts should have
+    pad_from: int  # a pass of one row gets one beside it when so many cells are in use, 0 = never
+
+    def n_sequences(self) -> int:
+        """Sequences that the context must have."""
+        return self.n_lanes * self.n_ids + 2
+
+
+class PoolFigures(NamedTuple):
+    """What the cells of a pool are used for, an mp_pool_figures."""
+
+    n_cells: int
+    n_used: int
+    n_compactions: int
+
+
+class Pool:
+    """Sessions in one llama_context.
+
+    Args:
+        ctx: a llama_context of a model without a recurrent state, which outlives the pool.
+        table: rows of the embedding table for masks; None = none.
+        embedding_scale: by which these rows stand for token ids.
+        sizes: which the context fits.
+        cpu_kernels: whether its passes take our kernels on the CPU.
+
+    Raises:
+        ModelError: the context cannot be used.
+    """
+
+    def __init__(
+        self, ctx: Any, table: Embeddings | None, embedding_scale: float, sizes: PoolSizes, *, cpu_kernels: bool
+    ) -> None:
+        c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
+        c_sizes = ffi.new(
+            "mp_pool_sizes *", (sizes.n_lanes, sizes.n_ids, sizes.rows, sizes.piece, sizes.pad_from)
+        )
+        pool = lib.mp_pool_init(c_ctx, ffi.NULL if table is None else table.handle, embedding_scale, c_sizes)
+        if pool == ffi.NULL:
+            raise ModelError(ffi.string(lib.mp_last_error()).decode())
+        self._c: Any = ffi.gc(pool, lib.mp_pool_free)
+        check(lib.mp_pool_set_kernels(pool, int(cpu_kernels)))
+        self.sizes = sizes
+        self.lanes = [
+            Session.of_handle(lib.mp_pool_lane(pool, i), table, cpu_kernels=cpu_kernels) for i in range(sizes.n_lanes)
+        ]
+        self._passes = ffi.new("mp_pass[]", sizes.n_lanes)
+        self._statuses = ffi.new("int32_t[]", sizes.n_lanes)
+
+    def close(self) -> None:
+        """Frees the pool and its lanes; nothing may be called after."""
+        for lane in self.lanes:
+            lane.close()
+        ffi.release(self._c)
+
+    def step(self, lanes: Sequence[int], outs: Sequence[Pass]) -> list[Exception | None]:
+        """One pass for these lanes, into a Pass each. A lane that must wait for room gets a pass without rows.
+
+        Returns for each lane why it failed: what :meth:`Session.prefill` raises, or None.
+        """
+        check(lib.mp_pool_step(self._c, lanes, len(lanes), self._passes, self._statuses))
+        errors = []
+        for i, (lane, out) in enumerate(zip(lanes, outs, strict=True)):
+            out.c[0] = self._passes[i]
+            errors.append(error_of(self._statuses[i], lib.mp_pool_error(self._c, lane)))
+        return errors
+
+    def figures(self) -> PoolFigures:
+        """What its cells are used for."""
+        c = ffi.new("mp_pool_figures *")
+        check(lib.mp_pool_get_figures(self._c, c))
+        return PoolFigures(c.n_cells, c.n_used, c.n_compactions)
