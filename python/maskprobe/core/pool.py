@@ -12,9 +12,17 @@ from typing import Any, NamedTuple
 
 from ..errors import ModelError
 from ..llamacpp.installed import address_of
+from ..llamacpp.options import LoadOptions
 from .binding import check, error_of, ffi, lib
 from .embeddings import Embeddings
 from .session import Pass, Session
+
+_MOST_SEQUENCES = 256  # of a context of llama.cpp
+# On the CPU a row is computed as if it were alone: up to so many rows,
+_ROWS = 63
+# and with several threads if it has another beside it where attention is split among them, from so many cells on.
+_PAD_FROM = 256
+_PIECE = 16  # rows that our kernels take; llama.cpp's own are as fast a row with these as with 63
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,32 @@ class PoolSizes:
     rows: int  # most rows of a pass
     piece: int  # rows that a pass with pieces of prompts should have
     pad_from: int  # a pass of one row gets one beside it when so many cells are in use, 0 = never
+
+    @staticmethod
+    def choose(options: LoadOptions, n_leaves: int) -> PoolSizes | None:
+        """What fits options, None if one text is to be generated at a time.
+
+        Args:
+            options: of the context.
+            n_leaves: most leaves of the blocks that are asked for by name.
+
+        Raises:
+            ValueError: n_batch is too small.
+        """
+        n_lanes = options.n_parallel
+        if n_lanes == 1:
+            return None
+        n_ids = min((_MOST_SEQUENCES - 2) // n_lanes, max(n_leaves, 16, min(32, 128 // n_lanes)))
+        n_ubatch = min(options.n_ubatch, options.n_batch)
+        if options.n_batch < n_lanes * n_ids + 2 or n_ubatch < 2:
+            raise ValueError(
+                f"n_parallel={n_lanes} needs n_batch of {n_lanes * n_ids + 2} and n_ubatch of 2 at least, "
+                f"got {options.n_batch} and {options.n_ubatch}"
+            )
+        if options.uses_devices():
+            return PoolSizes(n_lanes, n_ids, rows=n_ubatch, piece=n_ubatch, pad_from=0)
+        pad_from = _PAD_FROM if options.n_threads > 1 else 0
+        return PoolSizes(n_lanes, n_ids, rows=min(n_ubatch, _ROWS), piece=min(n_ubatch, _PIECE), pad_from=pad_from)
 
     def n_sequences(self) -> int:
         """Sequences that the context must have."""
@@ -58,9 +92,7 @@ class Pool:
         self, ctx: Any, table: Embeddings | None, embedding_scale: float, sizes: PoolSizes, *, cpu_kernels: bool
     ) -> None:
         c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
-        c_sizes = ffi.new(
-            "mp_pool_sizes *", (sizes.n_lanes, sizes.n_ids, sizes.rows, sizes.piece, sizes.pad_from)
-        )
+        c_sizes = ffi.new("mp_pool_sizes *", (sizes.n_lanes, sizes.n_ids, sizes.rows, sizes.piece, sizes.pad_from))
         pool = lib.mp_pool_init(c_ctx, ffi.NULL if table is None else table.handle, embedding_scale, c_sizes)
         if pool == ffi.NULL:
             raise ModelError(ffi.string(lib.mp_last_error()).decode())

@@ -27,8 +27,9 @@ _INTEGERS = {
     "n_threads_batch": (1, 512),
     "split_mode": (0, 3),
     "main_gpu": (0, 255),
+    "n_parallel": (1, 16),
 }
-_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "cpu_kernels", "verbose")
+_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "cpu_kernels", "queue", "verbose")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +62,8 @@ class LoadOptions:
     control_vector: ControlVector | None
     snapshot_memory: float
     cpu_kernels: bool
+    n_parallel: int
+    queue: bool
     verbose: bool
 
     @staticmethod
