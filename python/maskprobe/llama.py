@@ -162,10 +162,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
             model.close()
             raise
         self._lifetime = Lifetime(engine, options.n_parallel, queue=options.queue)
-        if engine.drafting.shape == "none":
-            warnings.warn(f"{model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 2)
-        if engine.note is not None:
-            warnings.warn(engine.note, RuntimeWarning, stacklevel=2)
+        _warn_of(engine)
 
     def _open(self, model: Model, instructions: str, lanes: PoolSizes | None) -> Engine:
         """The engine of a model whose passes take our kernels for these instructions, if any."""
@@ -331,6 +328,14 @@ def _prepare_kernels(options: LoadOptions) -> str:
     if options.verbose:
         print(f"CPU kernels: {kernels}", file=sys.stderr)
     return kernels.instructions if kernels.active else ""
+
+
+def _warn_of(engine: Engine) -> None:
+    """Says what the user of the constructor should know."""
+    if engine.drafting.shape == "none":
+        warnings.warn(f"{engine.model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 3)
+    if engine.note is not None:
+        warnings.warn(engine.note, RuntimeWarning, stacklevel=3)
 
 
 def _n_sequences(lanes: PoolSizes | None, speculation: Speculation) -> int:
