@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from functools import partial
+from typing import TypeVar
 
 from typing_extensions import Unpack
 
 from .chat.prompts import Prompt
-from .checking import checked_integer
 from .generation.request import BeforePass, Options, checked_before_pass
 from .loaded import LoadedModel
 from .results import Chunk, Finished, Generation
 
 Progress = Callable[[int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class _Given(Exception):  # noqa: N818 - no error: nobody waits for the answer any more
+class _GivenUp(Exception):  # noqa: N818 - no error: nobody waits for the answer any more
     """The generation was given up."""
 
 
@@ -32,7 +34,7 @@ class ManyMethods(LoadedModel):
 
     def generate_many(
         self, prompts: Iterable[Prompt], *, progress: Progress | None = None, **options: Unpack[Options]
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """Generates a completion of each prompt, n_parallel at once, and yields them as they end.
 
         Prompts are taken from the iterable as there is room for them. What is wrong with one of them is its own
@@ -44,12 +46,18 @@ class ManyMethods(LoadedModel):
             options: those of :meth:`maskprobe.MaskProbeLlama.stream`, for all of them; a seed is each one's.
         """
         gone = threading.Event()
-        options["before_pass"] = _until(gone, checked_before_pass(options.get("before_pass")))
+        options["before_pass"] = until(gone, checked_before_pass(options.get("before_pass")))
 
         def generate(prompt: Prompt) -> Generation:
             return Generation.of_chunks(self.stream(prompt, **options))
 
-        return _as_they_end(generate, prompts, self.n_parallel, gone, progress)
+        n_done = 0
+        with closing(as_they_end(generate, prompts, self.n_parallel, gone)) as ended:
+            for index, generation, error in ended:
+                n_done += 1
+                if progress is not None:
+                    progress(n_done)
+                yield Finished(index, generation, error)
 
     def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[Chunk, None]:
         """As :meth:`maskprobe.MaskProbeLlama.stream`, for ``async for``. The generation runs in a thread of its own.
@@ -57,7 +65,7 @@ class ManyMethods(LoadedModel):
         Closing the generator, or cancelling the task, gives the generation up before its next pass.
         """
         gone = threading.Event()
-        options["before_pass"] = _until(gone, checked_before_pass(options.get("before_pass")))
+        options["before_pass"] = until(gone, checked_before_pass(options.get("before_pass")))
         return _from_thread(self.stream(prompt, **options), gone)
 
     async def agenerate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
@@ -65,48 +73,46 @@ class ManyMethods(LoadedModel):
         return Generation.of_chunks([chunk async for chunk in self.astream(prompt, **options)])
 
 
-def _until(gone: threading.Event, before_pass: BeforePass) -> BeforePass:
+def until(gone: threading.Event, before_pass: BeforePass) -> BeforePass:
+    """What is called before passes, and ends them when gone is set."""
+
     def check() -> None:
         if gone.is_set():
-            raise _Given
+            raise _GivenUp
         before_pass()
 
     return check
 
 
-def _as_they_end(
-    generate: Callable[[Prompt], Generation],
-    prompts: Iterable[Prompt],
-    n_parallel: int,
-    gone: threading.Event,
-    progress: Progress | None,
-) -> Iterator[Finished]:
-    n_done = 0
-    waiting = iter(enumerate(prompts))
-    running: dict[Future[Generation], int] = {}
-    with ThreadPoolExecutor(checked_integer("n_parallel", n_parallel, 1, 256), "maskprobe-many") as threads:
+def as_they_end(
+    call: Callable[[Item], Result], items: Iterable[Item], n_threads: int, gone: threading.Event
+) -> Generator[tuple[int, Result | None, Exception | None], None, None]:
+    """Calls a function with each item, in so many threads, and yields the results as they come, with their places.
+
+    Items are taken as threads are free. gone is set when no more are wanted; who is called should end then.
+    """
+    waiting = iter(enumerate(items))
+    running: dict[Future[Result], int] = {}
+    with ThreadPoolExecutor(n_threads, "maskprobe-many") as threads:
 
         def begin() -> bool:
-            for index, prompt in waiting:
-                running[threads.submit(generate, prompt)] = index
+            for index, item in waiting:
+                running[threads.submit(call, item)] = index
                 return True
             return False
 
         try:
-            while len(running) < n_parallel and begin():
+            while len(running) < n_threads and begin():
                 pass
             while running:
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     index = running.pop(future)
                     begin()
-                    n_done += 1
-                    if progress is not None:
-                        progress(n_done)
                     error = future.exception()
                     if error is not None and not isinstance(error, Exception):
                         raise error
-                    yield Finished(index, None if error else future.result(), error)
+                    yield index, None if error else future.result(), error
         finally:
             gone.set()
 

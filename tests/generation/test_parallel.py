@@ -142,7 +142,7 @@ def test_with_several_threads_logits_stay_the_same(
     text = (one.tokenize(prompts["bakery"]) * 3)[:270]
 
     def logprobs(llm: MaskProbeLlama) -> list[float]:
-        out = llm.generate(text, max_tokens=16, temperature=1.0, seed=2, speculate=False, logprobs=0)
+        out = llm.generate(text, max_tokens=3, temperature=1.0, seed=2, speculate=False, logprobs=0)
         return [one.logprob for one in out.logprobs]
 
     with MaskProbeLlama(one.model_path, n_ctx=1024, n_threads=2, n_parallel=2, cpu_kernels=False) as many:

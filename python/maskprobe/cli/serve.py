@@ -33,6 +33,9 @@ def serve(
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="A site whose pages may use the server, * = any. Repeatable.")
     ] = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=16, help="Requests that are answered at once, and share passes and the context.")
+    ] = 1,
     queue: Annotated[int, typer.Option(min=0, help="Most requests that wait for the model.")] = 32,
     max_body: Annotated[int, typer.Option(min=1, help="Largest request in bytes.")] = 4 * 2**20,
     chat_format: Annotated[
@@ -56,7 +59,7 @@ def serve(
     names += [path.stem, path.name] + ([model] if model else [])
     with (
         closing(server.bind(host, port)) as bound,  # before the model: a port in use is known at once
-        MaskProbeLlama(path, chat_format=chat_format, speculation=settings, **arguments) as llm,
+        MaskProbeLlama(path, chat_format=chat_format, speculation=settings, n_parallel=parallel, **arguments) as llm,
     ):
         if api_key is None and not server.is_local(bound):
             notes.print("Whoever reaches this address can use the model; --api-key KEY asks for a key.", style="yellow")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 from ..core.pool import Pool, PoolFigures
 from ..core.session import Pass, Session
@@ -12,39 +11,52 @@ from .passes import Passes
 
 
 class Seat:
-    """A session, and how to have passes of it.
+    """A session that nobody else's passes have to do with."""
 
-    Args:
-        session: which generates here.
-        step: one pass of it.
-        prefill: one of its prompt.
-        paused: other calls of the core are made in it.
-        leave: nobody has to wait for its next pass.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        step: Callable[[Pass], None],
-        prefill: Callable[[Pass], None],
-        paused: Callable[[], AbstractContextManager[None]] = nullcontext,
-        leave: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self.step = step
-        self.prefill = prefill
-        self.paused = paused
-        self._leave = leave
         self.tokens: list[int] = []  # of the latest text here, as far as it is known
         self.thread = 0  # that has it, 0 = it is free
         self.used = 0  # when it was taken last: a count
 
+    def prefill(self, out: Pass) -> None:
+        """A pass with a piece of the prompt."""
+        self.session.prefill(out)
+
+    def step(self, out: Pass) -> None:
+        """A pass behind the prompt."""
+        self.session.step(out)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """The session, for calls that are no passes."""
+        return nullcontext()
+
     def end(self) -> None:
         """The generation is over, whatever has ended it."""
-        if self._leave is not None:
-            self._leave()
         with self.paused():
             self.session.end()
+
+
+class LaneSeat(Seat):
+    """A lane, whose passes are those of other lanes too."""
+
+    def __init__(self, session: Session, lane: int, passes: Passes) -> None:
+        super().__init__(session)
+        self._lane = lane
+        self._passes = passes
+
+    def prefill(self, out: Pass) -> None:
+        self._passes.step(self._lane, out)
+
+    def step(self, out: Pass) -> None:
+        self._passes.step(self._lane, out)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self._passes.paused()
+
+    def end(self) -> None:
+        self._passes.leave(self._lane)
+        super().end()
 
 
 class Seats:
@@ -57,12 +69,10 @@ class Seats:
 
     def __init__(self, session: Session, pool: Pool | None) -> None:
         self._pool = pool
-        self._passes: Passes | None = None
-        if pool is None:
-            self.all = [Seat(session, session.step, session.prefill)]
-        else:
-            self._passes = Passes(pool)
-            self.all = list(_lanes(pool.lanes, self._passes))
+        self._passes = None if pool is None else Passes(pool)
+        self.all: list[Seat] = [Seat(session)]
+        if pool is not None and self._passes is not None:
+            self.all = [LaneSeat(session, lane, self._passes) for lane, session in enumerate(pool.lanes)]
 
     def choose(self, free: Sequence[Seat], prompt: Sequence[int]) -> Seat:
         """The best of these for a prompt: one whose text it goes on from, else the one that was used longest ago."""
@@ -86,12 +96,6 @@ class Seats:
     def n_passes(self) -> int:
         """Passes that lanes have shared."""
         return 0 if self._passes is None else self._passes.n_made
-
-
-def _lanes(sessions: Sequence[Session], passes: Passes) -> Iterator[Seat]:
-    for lane, session in enumerate(sessions):
-        step = partial(passes.step, lane)
-        yield Seat(session, step, step, passes.paused, partial(passes.leave, lane))
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
