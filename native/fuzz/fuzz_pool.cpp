@@ -42,7 +42,8 @@ using Lanes = std::vector<std::unique_ptr<Asked>>;
 void begin_any(Input & in, PoolBench & bench, size_t lane, Lanes & lanes) {
     lanes[lane] = std::make_unique<Asked>(in, bench.llama.n_vocab);
     Asked & one = *lanes[lane];
-    one.prompt = bench.lane(lane).cached();
+    one.prompt =
+        bench.lane(in.coin() ? lane : static_cast<size_t>(in.below(static_cast<int32_t>(lanes.size())))).cached();
     one.prompt.resize(one.prompt.size() - std::min<size_t>(one.prompt.size(), in.below(8)));
     for (int32_t n = 1 + in.below(20); n > 0 && one.prompt.size() + 1 < bench.llama.n_ctx; --n) {
         one.prompt.push_back(in.below(bench.llama.n_vocab));

@@ -15,14 +15,13 @@ constexpr int32_t copy = 1;      // the sequence that drafts are tried in where 
 constexpr size_t most_again = 8; // rows: with more of them pending nothing is drafted, so that they are kept at last
 constexpr size_t n_checkpoints = 4;
 
-// How many tokens two texts begin with in common.
+} // namespace
+
 size_t common_prefix(const std::vector<int32_t> & a, const std::vector<int32_t> & b) {
     const size_t n = std::min(a.size(), b.size());
     return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
                                a.begin());
 }
-
-} // namespace
 
 size_t KvCache::most_drafted(size_t n_again) const {
     switch (context_.rewind()) {
@@ -146,6 +145,13 @@ bool KvCache::load(const std::vector<uint8_t> & state) {
     // Cells that a sliding window has left behind are taken for free ones unless two sequences have them.
     grow_sequences(std::max(n, std::min<int32_t>(2, static_cast<int32_t>(cells_->n_ids()))));
     return true;
+}
+
+void KvCache::adopt(const KvCache & other, size_t n) {
+    reset();
+    tokens_.assign(other.tokens_.begin(), other.tokens_.begin() + static_cast<std::ptrdiff_t>(n));
+    ++n_scans_;
+    context_.share_cells(other.first_id_, first_id_, 0, static_cast<int32_t>(n));
 }
 
 size_t KvCache::keep_prefix(const std::vector<int32_t> & prompt) {

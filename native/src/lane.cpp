@@ -81,7 +81,7 @@ void Lane::decode_again(const std::vector<int32_t> & tokens) {
 // --- begin ------------------------------------------------------------------------------------------
 
 size_t Lane::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
-                   bool reuse, bool alone) {
+                   const Start & start) {
     if (prompt.empty()) {
         throw Error(MP_ERROR_ARGUMENT, "the prompt is empty");
     }
@@ -96,7 +96,10 @@ size_t Lane::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Specula
     has_met_end_ = false;
     totals_ = {};
     size_t n_reused = 0;
-    if (reuse) {
+    if (start.other != nullptr) {
+        n_reused = std::min(common_prefix(start.other->tokens(), prompt), prompt.size() - 1);
+        cache_.adopt(*start.other, n_reused);
+    } else if (start.reuse) {
         n_reused = cache_.keep_prefix(prompt);
     } else {
         cache_.reset();
@@ -105,7 +108,7 @@ size_t Lane::begin(std::vector<int32_t> prompt, llama_sampler * sampler, Specula
     sampler_ = sampler;
     n_left_ = static_cast<int32_t>(std::min<size_t>(max_tokens, n_ctx - prompt.size()));
     masks_ = {n_embd(), std::move(speculation.masks), speculation.update};
-    drafter_.begin(std::move(speculation), prompt, alone);
+    drafter_.begin(std::move(speculation), prompt, start.alone);
     phase_ = Phase::prefill;
     return n_reused;
 }

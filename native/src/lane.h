@@ -29,10 +29,16 @@ public:
     // embeddings may be null: then only plain decoding is possible.
     Lane(std::shared_ptr<Cells> cells, size_t index, std::shared_ptr<Learned> learned, Embeddings * embeddings);
 
-    // Starts a generation of at most max_tokens tokens, fewer if the context is full before. alone: no other lane is in
-    // one. Returns how many tokens of the prompt the KV cache already holds.
+    // What a generation begins with besides its prompt.
+    struct Start {
+        bool reuse;                      // what the KV cache holds of the prompt, all but its last token
+        const KvCache * other = nullptr; // or what this one of another lane does, which is more; null: none
+        bool alone = true;               // no other lane is in a generation
+    };
+    // Starts a generation of at most max_tokens tokens, fewer if the context is full before. Returns how many tokens of
+    // the prompt the KV cache already holds.
     size_t begin(std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation, int32_t max_tokens,
-                 bool reuse, bool alone);
+                 const Start & start);
     // From now on passes report log-probabilities of their tokens and of the n_top best; -1: none.
     void report_logprobs(int32_t n_top);
     void reset();

@@ -9,6 +9,7 @@ namespace mp {
 namespace {
 
 constexpr size_t no_limit = static_cast<size_t>(-1) / 2;
+constexpr size_t least_shared = 8; // tokens more than a lane's own for which it gives those up for another's
 
 } // namespace
 
@@ -48,10 +49,21 @@ void Pool::require_empty() {
 
 size_t Pool::begin(size_t lane, std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation,
                    int32_t max_tokens, bool reuse) {
-    const bool alone = std::none_of(lanes_.begin(), lanes_.end(),
-                                    [&](const auto & one) { return one != lanes_[lane] && one->goes_on(); });
+    Lane::Start start{reuse};
+    size_t n_common = common_prefix(lanes_[lane]->cached(), prompt) + least_shared;
+    for (const auto & other : lanes_) {
+        if (other == lanes_[lane]) {
+            continue;
+        }
+        start.alone = start.alone && !other->goes_on();
+        const size_t n = reuse ? common_prefix(other->cached(), prompt) : 0;
+        if (n >= n_common) {
+            n_common = n;
+            start.other = &other->cache();
+        }
+    }
     begun_[lane] = ++n_begun_;
-    return lanes_[lane]->begin(std::move(prompt), sampler, std::move(speculation), max_tokens, reuse, alone);
+    return lanes_[lane]->begin(std::move(prompt), sampler, std::move(speculation), max_tokens, start);
 }
 
 // --- a pass -----------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ public:
     // Throws Error (MP_ERROR_ARGUMENT) unless all lanes are empty; then the whole memory is.
     void require_empty();
 
-    // Starts a generation in a lane, as Lane::begin.
+    // Starts a generation in a lane, as Lane::begin. With reuse, of what any lane's cells hold.
     size_t begin(size_t lane, std::vector<int32_t> prompt, llama_sampler * sampler, Speculation speculation,
                  int32_t max_tokens, bool reuse);
     // One pass for these lanes, each of them once: one llama_decode, and one for each lane if that fails. A lane's

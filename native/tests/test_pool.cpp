@@ -79,7 +79,8 @@ void lanes_come_and_go() {
             const auto lane = static_cast<size_t>(below(rng, static_cast<int32_t>(sizes.n_lanes)));
             if (running.count(lane) == 0) {
                 Running & one = running[lane];
-                one.prompt = bench.lane(lane).cached();
+                const auto from = static_cast<size_t>(below(rng, static_cast<int32_t>(sizes.n_lanes)));
+                one.prompt = bench.lane(below(rng, 2) == 0 ? lane : from).cached();
                 one.prompt.resize(below(rng, static_cast<int32_t>(std::min<size_t>(one.prompt.size(), 50)) + 1));
                 const Ids more = random_tokens(rng, 1 + below(rng, 40), model.n_vocab);
                 one.prompt.insert(one.prompt.end(), more.begin(), more.end());
@@ -202,6 +203,46 @@ void prompts_come_in_pieces_beside_others() {
         check_pool(bench);
     }
     CHECK_EQ(n_passes, 4); // three rows of seven in each
+}
+
+// What texts begin with in common is decoded once, and is everybody's own: it stays for one when another leaves.
+void texts_that_begin_alike() {
+    std::mt19937 rng(11);
+    const MockLlama model = repeating(400);
+    PoolBench bench(model, four);
+    const Ids system = random_tokens(rng, 60, model.n_vocab);
+    std::map<size_t, Running> running;
+    for (size_t lane = 0; lane < 4; ++lane) {
+        Running & one = running[lane];
+        one.prompt = system;
+        one.prompt.insert(one.prompt.end(), {static_cast<int32_t>(lane), 8, static_cast<int32_t>(lane), 8});
+        one.sampler.seed = lane;
+        begin(bench, lane, one, mixed(bench.llama, 2, 12, 0.05f), 30, true);
+        CHECK_EQ(bench.lane(lane).cached().size(), lane == 0 ? size_t{0} : system.size());
+        while (lane == 0 && bench.lane(0).phase() == Lane::Phase::prefill) {
+            take(one, bench.pool.pass({0})[0]);
+        }
+        check_pool(bench);
+    }
+    CHECK(bench.llama.n_used() < 70); // the first one's
+    for (int i = 0; i < 4; ++i) {
+        const std::vector<Outcome> outcomes = bench.pool.pass({0, 1, 2, 3});
+        for (size_t lane = 0; lane < 4; ++lane) {
+            take(running[lane], outcomes[lane]);
+        }
+    }
+    bench.pool.lane(0).reset(); // whose cells they were at first
+    running.erase(0);
+    check_pool(bench);
+    run_all(bench, running);
+    // Not where the prompt is to be decoded anew, nor for a few tokens.
+    Running anew;
+    anew.prompt = system;
+    begin(bench, 0, anew, Speculation(), 5, false);
+    CHECK(bench.lane(0).cached().empty());
+    anew.prompt.resize(4);
+    begin(bench, 0, anew, Speculation(), 5, true);
+    CHECK(bench.lane(0).cached().empty());
 }
 
 // llama_decode fails at any call, with any code: a pass that fails for all is made for each alone, so nobody loses
@@ -385,6 +426,7 @@ int main() {
     run("lanes share passes", lanes_share_passes);
     run("rows go where they earn", rows_go_where_they_earn);
     run("prompts come in pieces", prompts_come_in_pieces_beside_others);
+    run("texts that begin alike", texts_that_begin_alike);
     run("failures are one lane's", failures_are_one_lanes);
     run("bad rows are one lane's", bad_rows_are_one_lanes);
     run("cells that cannot be packed", cells_that_cannot_be_packed);

@@ -120,6 +120,25 @@ def test_a_conversation_finds_its_seat(smollm: Callable[[int], MaskProbeLlama], 
     assert again.tokens == many.generate(more, max_tokens=6, temperature=0.0, cache_prompt=False).tokens
 
 
+def test_what_prompts_begin_with_is_decoded_once(
+    smollm: Callable[[int], MaskProbeLlama], prompts: dict[str, str]
+) -> None:
+    """A system prompt in the cells of one that still runs; nothing else of that text reaches the others."""
+    one, many = smollm(1), smollm(4)
+    many.reset()
+    system = one.tokenize(prompts["bakery"])
+    asked = [[*system, *one.tokenize(text, add_bos=False)] for text in (" Who bakes?", " And her brother?", " Why?")]
+    requests = [{"prompt": ids, "max_tokens": 12, "temperature": 0.9, "seed": i} for i, ids in enumerate(asked)]
+    expected = alone(one, requests)
+    first = many.stream(**requests[0])
+    begun = next(first).tokens
+    for request, tokens in zip(requests[1:], expected[1:], strict=True):
+        out = many.generate(**request)
+        assert out.stats.cache_n >= len(system)
+        assert out.tokens == tokens
+    assert begun + [token for chunk in first for token in chunk.tokens] == expected[0]
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2", "lfm2", "mamba"])
 def test_other_models(tiny_path: Callable[[str], Path], name: str) -> None:
     """A recurrent state is one text's alone: there they wait for each other."""
@@ -187,6 +206,26 @@ def test_queued_generations_wait_in_order(tiny_path: Callable[[str], Path]) -> N
         for thread in threads:
             thread.join(60)
         assert ended == [0, 1, 2]
+
+
+def test_grammars_and_processors_are_each_ones_own(smollm: Callable[[int], MaskProbeLlama]) -> None:
+    """What is asked within a pass is asked for the right text, in whatever thread the pass is made."""
+    many = smollm(4)
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}}, "required": ["name"]}
+    messages = [{"role": "user", "content": "Who are you?"}]
+    chat: dict[str, Any] = {"max_tokens": 40, "temperature": 0.8, "response_format": {"type": "json_object"}}
+    chat["response_format"]["schema"] = schema
+
+    def answer(seed: int) -> str:
+        if seed % 2:
+            return many.generate("Who are you?", max_tokens=20, temperature=0.8, seed=seed).text
+        out = many.create_chat_completion(messages, seed=seed, **chat)
+        return str(out["choices"][0]["message"]["content"])
+
+    alone = [answer(seed) for seed in range(8)]
+    assert all(text.lstrip().startswith("{") for text in alone[::2])
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(answer, range(8))) == alone
 
 
 def test_a_failure_is_ones_own(tiny: MaskProbeLlama) -> None:

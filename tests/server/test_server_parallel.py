@@ -47,7 +47,7 @@ class Held:
         self.gate = threading.Event()
         step = Pool.step
 
-        def held(pool: Pool, lanes: Sequence[int], outs: Sequence[Pass]) -> list[Exception | None]:
+        def held(pool: Pool, lanes: Sequence[int], outs: Sequence[Pass]) -> list[BaseException | None]:
             assert self.gate.wait(DEADLINE)
             self.n_passes += 1
             return step(pool, lanes, outs)

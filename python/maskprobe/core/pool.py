@@ -111,16 +111,17 @@ class Pool:
             lane.close()
         ffi.release(self._c)
 
-    def step(self, lanes: Sequence[int], outs: Sequence[Pass]) -> list[Exception | None]:
+    def step(self, lanes: Sequence[int], outs: Sequence[Pass]) -> list[BaseException | None]:
         """One pass for these lanes, into a Pass each. A lane that must wait for room gets a pass without rows.
 
-        Returns for each lane why it failed: what :meth:`Session.prefill` raises, or None.
+        Returns for each lane why it failed: what :meth:`Session.step` raises, or None.
         """
         check(lib.mp_pool_step(self._c, lanes, len(lanes), self._passes, self._statuses))
-        errors = []
+        errors: list[BaseException | None] = []
         for i, (lane, out) in enumerate(zip(lanes, outs, strict=True)):
             out.c[0] = self._passes[i]
-            errors.append(error_of(self._statuses[i], lib.mp_pool_error(self._c, lane)))
+            raised = self.lanes[lane].raised()
+            errors.append(error_of(self._statuses[i], lib.mp_pool_error(self._c, lane)) or raised)
         return errors
 
     def figures(self) -> PoolFigures:

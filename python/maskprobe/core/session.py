@@ -192,8 +192,12 @@ class Session:
     def step(self, out: Pass) -> None:
         """One pass: draft, decode, verify, commit. Raises what :meth:`prefill` and the guide raise."""
         check(lib.mp_session_step(self._c, out.c))
-        if self._raised:  # such as a KeyboardInterrupt, which must not be lost
-            raise self._raised.pop()
+        if (error := self.raised()) is not None:
+            raise error
+
+    def raised(self) -> BaseException | None:
+        """What the guide has raised since it was last asked for, as a KeyboardInterrupt, which must not be lost."""
+        return self._raised.pop() if self._raised else None
 
     def end(self) -> None:
         """Ends the present generation, if there is one; the KV cache stays for the next."""

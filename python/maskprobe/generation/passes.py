@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -108,7 +108,7 @@ class Passes:
     def _lead(self) -> None:
         """Makes one pass for all that are ready."""
         wishes: dict[int, _Wish] = {}
-        errors: list[Exception | None] = []
+        errors: list[BaseException | None] = []
         try:
             with self._changed:
                 self._wait_for_others()
@@ -128,6 +128,9 @@ class Passes:
                 self._is_led = False
                 self._deliver(wishes, errors)
                 self._changed.notify_all()
+        for error in errors:
+            if error is not None and not isinstance(error, Exception):
+                raise error  # it came up in this thread, whoever's draft it was: Ctrl-C
 
     def _wait_for_others(self) -> None:
         """Waits for lanes that are about to come back, a little while, and for whoever else wants the core."""
@@ -139,11 +142,11 @@ class Passes:
             self._changed.wait(left)
         self._changed.wait_for(lambda: self._n_visitors == 0)
 
-    def _deliver(self, wishes: dict[int, _Wish], errors: list[Exception | None]) -> None:
+    def _deliver(self, wishes: dict[int, _Wish], errors: Sequence[BaseException | None]) -> None:
         """Tells everybody what has become of the pass; without errors it was interrupted, and nobody knows."""
         if len(errors) != len(wishes):
             errors = [DecodeError("the pass was interrupted") for _ in wishes]
         for (lane, wish), error in zip(wishes.items(), errors, strict=True):
-            wish.is_met, wish.error = True, error
-            if error is None:
+            wish.is_met, wish.error = True, error if isinstance(error, Exception) else None
+            if wish.error is None:
                 self._expected[lane] = wish.thread
