@@ -95,6 +95,7 @@ void fuzz_begin() { bind_llama_api(mock_api()); }
 void fuzz_one(Input & in) {
     const MockLlama model = any_cells(in);
     PoolBench bench(model, any_sizes(in, model));
+    bench.pool.park(static_cast<size_t>(in.below(3) * 20000));
     Lanes lanes(bench.sizes.n_lanes);
     for (int n = 0; n < 200 && !in.done(); ++n) {
         const auto lane = static_cast<size_t>(in.below(static_cast<int32_t>(lanes.size())));

@@ -251,10 +251,15 @@ MP_API int mp_pool_step(mp_pool * pool, const int32_t * lanes, size_t n, mp_pass
 MP_API const char * mp_pool_error(const mp_pool * pool, int32_t lane);
 /* As mp_session_set_kernels, for passes that mp_pool_step makes; they take them for prompts too. */
 MP_API int mp_pool_set_kernels(mp_pool * pool, int32_t use);
+/* Texts that have to leave the cells are kept in memory, up to so many bytes (none at first), and come back when a
+ * prompt goes on from them. */
+MP_API int mp_pool_park(mp_pool * pool, uint64_t n_bytes);
 typedef struct mp_pool_figures {
     int64_t n_cells;       /* of the context */
     int64_t n_used;        /* of them, those left behind among them */
     int64_t n_compactions; /* how often cells were packed */
+    int64_t n_parked;      /* texts in memory */
+    int64_t parked_bytes;
 } mp_pool_figures;
 MP_API int mp_pool_get_figures(const mp_pool * pool, mp_pool_figures * figures);
 /* cdef: end */

@@ -87,6 +87,13 @@ int mp_pool_step(mp_pool * pool, const int32_t * lanes, size_t n, mp_pass * pass
     });
 }
 
+int mp_pool_park(mp_pool * pool, uint64_t n_bytes) {
+    return guarded([&] {
+        require(pool != nullptr, "pool must not be NULL");
+        pool->pool->park(static_cast<size_t>(n_bytes));
+    });
+}
+
 const char * mp_pool_error(const mp_pool * pool, int32_t lane) {
     return pool != nullptr && has_lane(pool, lane) ? pool->errors[lane].c_str() : "";
 }
@@ -97,5 +104,7 @@ int mp_pool_get_figures(const mp_pool * pool, mp_pool_figures * figures) {
         figures->n_cells = static_cast<int64_t>(pool->pool->context().n_ctx());
         figures->n_used = static_cast<int64_t>(pool->pool->cells().n_used());
         figures->n_compactions = pool->pool->n_compactions();
+        figures->n_parked = static_cast<int64_t>(pool->pool->parking().size());
+        figures->parked_bytes = static_cast<int64_t>(pool->pool->parking().n_bytes());
     });
 }

@@ -17,12 +17,6 @@ constexpr size_t n_checkpoints = 4;
 
 } // namespace
 
-size_t common_prefix(const std::vector<int32_t> & a, const std::vector<int32_t> & b) {
-    const size_t n = std::min(a.size(), b.size());
-    return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
-                               a.begin());
-}
-
 size_t KvCache::most_drafted(size_t n_again) const {
     switch (context_.rewind()) {
     case Rewind::snapshots: return context_.n_snapshots();
@@ -145,6 +139,12 @@ bool KvCache::load(const std::vector<uint8_t> & state) {
     // Cells that a sliding window has left behind are taken for free ones unless two sequences have them.
     grow_sequences(std::max(n, std::min<int32_t>(2, static_cast<int32_t>(cells_->n_ids()))));
     return true;
+}
+
+bool KvCache::unpark(ParkedText text) {
+    reset();
+    tokens_ = std::move(text.tokens);
+    return load(text.state);
 }
 
 void KvCache::adopt(const KvCache & other, size_t n) {

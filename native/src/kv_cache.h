@@ -11,6 +11,7 @@
 #pragma once
 
 #include "cells.h"
+#include "parking.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -19,9 +20,6 @@
 #include <vector>
 
 namespace mp {
-
-// How many tokens two texts begin with in common.
-size_t common_prefix(const std::vector<int32_t> & a, const std::vector<int32_t> & b);
 
 class KvCache {
 public:
@@ -75,6 +73,8 @@ public:
     // back into new ones; false, with nothing left, if llama.cpp refuses it.
     std::vector<uint8_t> save() const { return context_.save_sequence(first_id_); }
     bool load(const std::vector<uint8_t> & state);
+    // Instead of what it has, a text that was parked. False, with nothing left, if llama.cpp refuses it.
+    bool unpark(ParkedText text);
     // Instead of what it has, the first n tokens of another lane, in that lane's own cells, which both have then.
     void adopt(const KvCache & other, size_t n);
     // A place that a later prompt may go back to: remembers the recurrent state, where there is one.

@@ -71,6 +71,11 @@ void Lane::refill_cells(const std::vector<uint8_t> & state) {
     }
 }
 
+void Lane::skip_cached() {
+    cache_.keep_prefix(pending_);
+    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(cache_.size()));
+}
+
 // The cells of these tokens are gone; a generation that goes on needs them.
 void Lane::decode_again(const std::vector<int32_t> & tokens) {
     if (goes_on()) {

@@ -87,6 +87,8 @@ public:
     const KvCache & cache() const { return cache_; }
     // Gives its cells up; in a generation the tokens are decoded again.
     void leave_cells();
+    // Its cells have been filled with the beginning of what is pending: that need not be decoded.
+    void skip_cached();
     // Someone else has emptied them: puts back what they held, of KvCache::save, or has the tokens decoded again.
     void refill_cells(const std::vector<uint8_t> & state);
     // Tokens that it holds or that its prompt will, and those that are pending.

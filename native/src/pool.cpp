@@ -9,7 +9,8 @@ namespace mp {
 namespace {
 
 constexpr size_t no_limit = static_cast<size_t>(-1) / 2;
-constexpr size_t least_shared = 8; // tokens more than a lane's own for which it gives those up for another's
+constexpr size_t least_shared = 8;  // tokens more than a lane's own for which it gives those up for another's
+constexpr size_t least_parked = 32; // tokens that are worth keeping
 
 } // namespace
 
@@ -63,6 +64,15 @@ size_t Pool::begin(size_t lane, std::vector<int32_t> prompt, llama_sampler * sam
         }
     }
     begun_[lane] = ++n_begun_;
+    if (parking_.is_allowed()) {
+        if (lanes_[lane]->cached().size() >= least_parked + common_prefix(lanes_[lane]->cached(), prompt)) {
+            parking_.put({lanes_[lane]->cached(), lanes_[lane]->cache().save()});
+        }
+        if (reuse && parking_.most_common(prompt) >= n_common) {
+            unpark(lane, prompt, n_common);
+            start.other = lanes_[lane]->cached().empty() ? start.other : nullptr;
+        }
+    }
     return lanes_[lane]->begin(std::move(prompt), sampler, std::move(speculation), max_tokens, start);
 }
 
@@ -71,8 +81,18 @@ size_t Pool::begin(size_t lane, std::vector<int32_t> prompt, llama_sampler * sam
 std::vector<Outcome> Pool::pass(const std::vector<size_t> & lanes) {
     std::vector<Outcome> outcomes(lanes.size());
     Parts parts = take_part(lanes, outcomes);
-    if (is_shared()) {
-        make_room(parts);
+    if (is_shared() && !parts.empty()) {
+        std::vector<size_t> kept;
+        for (const Part & part : parts) {
+            kept.push_back(part.i);
+        }
+        make_room(kept, sizes_.rows);
+        for (const Part & part : parts) {
+            if (part.lane->cached().empty() && parking_.most_common(part.lane->pending()) >= least_parked) {
+                unpark(part.i, part.lane->pending(), least_parked);
+                part.lane->skip_cached();
+            }
+        }
     }
     for (const size_t lane : lanes) {
         lanes_.at(lane)->start_pass();
@@ -139,15 +159,11 @@ bool Pool::has_room_for(size_t lane) const {
     return is_oldest || n_wanted + sizes_.rows <= context().n_ctx();
 }
 
-// Sees to as many free cells as a pass may have rows. What nobody generates in gives its cells up first, the oldest
-// before the others, then the youngest that has to wait.
-void Pool::make_room(const Parts & parts) {
-    if (parts.empty() || cells_->n_free() >= sizes_.rows) {
-        return;
+// Sees to so many free cells, if others than those kept can give them up. Whether there are as many then.
+bool Pool::make_room(const std::vector<size_t> & kept, size_t n_cells) {
+    if (cells_->n_free() >= n_cells) {
+        return true;
     }
-    const auto is_part = [&](size_t i) {
-        return std::any_of(parts.begin(), parts.end(), [i](const Part & part) { return part.i == i; });
-    };
     const auto n_held = [this] {
         size_t n = 0;
         for (const auto & lane : lanes_) {
@@ -155,27 +171,55 @@ void Pool::make_room(const Parts & parts) {
         }
         return n;
     };
-    while (n_held() + sizes_.rows > context().n_ctx()) {
-        Lane * worst = nullptr;
-        uint64_t worst_begun = 0;
-        for (size_t i = 0; i < lanes_.size(); ++i) {
-            Lane & lane = *lanes_[i];
-            if (lane.cached().empty() || is_part(i)) {
-                continue;
-            }
-            const bool goes_first = worst == nullptr || (worst->goes_on() && !lane.goes_on()) ||
-                                    (worst->goes_on() == lane.goes_on() && (begun_[i] < worst_begun) != lane.goes_on());
-            if (goes_first && !(lane.goes_on() && has_room_for(i))) {
-                worst = &lane;
-                worst_begun = begun_[i];
-            }
-        }
+    while (n_held() + n_cells > context().n_ctx()) {
+        Lane * worst = find_worst(kept);
         if (worst == nullptr) {
             break;
         }
-        worst->leave_cells();
+        vacate(*worst);
     }
     compact();
+    return cells_->n_free() >= n_cells;
+}
+
+// Who gives its cells up first: the oldest of those that nobody generates in, then the youngest that has to wait. Null
+// if there is none.
+Lane * Pool::find_worst(const std::vector<size_t> & kept) {
+    Lane * worst = nullptr;
+    uint64_t worst_begun = 0;
+    for (size_t i = 0; i < lanes_.size(); ++i) {
+        Lane & lane = *lanes_[i];
+        const bool is_kept = std::find(kept.begin(), kept.end(), i) != kept.end();
+        if (lane.cached().empty() || is_kept || (lane.goes_on() && has_room_for(i))) {
+            continue;
+        }
+        const bool goes_first = worst == nullptr || (worst->goes_on() && !lane.goes_on()) ||
+                                (worst->goes_on() == lane.goes_on() && (begun_[i] < worst_begun) != lane.goes_on());
+        if (goes_first) {
+            worst = &lane;
+            worst_begun = begun_[i];
+        }
+    }
+    return worst;
+}
+
+void Pool::vacate(Lane & lane) {
+    if (parking_.is_allowed() && lane.cached().size() >= least_parked) {
+        parking_.put({lane.cached(), lane.cache().save()});
+    }
+    lane.leave_cells();
+}
+
+// Gives a lane the parked text that has most in common with this one, if there is room for it; else nothing changes.
+// n_common: what the lane has in common with it already, at least.
+void Pool::unpark(size_t lane, const std::vector<int32_t> & text, size_t n_common) {
+    ParkedText parked = parking_.take(text);
+    const size_t n = parked.tokens.size();
+    if (n < n_common || !make_room({lane}, n + sizes_.rows)) {
+        parking_.put(std::move(parked));
+        return;
+    }
+    lanes_[lane]->cache().unpark(std::move(parked));
 }
 
 // Packs the cells of all lanes and forgets what was left behind.

@@ -37,6 +37,9 @@ public:
     const Cells & cells() const { return *cells_; }
     Embeddings * embeddings() const { return embeddings_; }
     void set_embedding_scale(float scale) { embedding_scale_ = scale; }
+    // Texts that leave the cells are kept in memory, up to so many bytes; none at first.
+    void park(size_t n_bytes) { parking_.allow(n_bytes); }
+    const Parking & parking() const { return parking_; }
     int64_t n_compactions() const { return n_compactions_; }
     bool is_shared() const { return cells_->are_shared(); }
     // Throws Error (MP_ERROR_ARGUMENT) unless all lanes are empty; then the whole memory is.
@@ -56,7 +59,10 @@ private:
     Parts take_part(const std::vector<size_t> & lanes, std::vector<Outcome> & outcomes);
     static void drop_failed(Parts & parts);
     bool has_room_for(size_t lane) const;
-    void make_room(const Parts & parts);
+    bool make_room(const std::vector<size_t> & kept, size_t n_cells);
+    Lane * find_worst(const std::vector<size_t> & kept);
+    void vacate(Lane & lane);
+    void unpark(size_t lane, const std::vector<int32_t> & text, size_t n_common);
     void compact();
     float * embed(Parts & parts);
     void decode(Parts & parts, float * embd);
@@ -73,6 +79,7 @@ private:
     std::vector<uint64_t> begun_; // of each lane: when its latest generation began
     uint64_t n_begun_ = 0;
     int64_t n_compactions_ = 0;
+    Parking parking_;
     std::vector<float> embd_; // of the rows in decode, [rows, n_embd_inp]
 };
 

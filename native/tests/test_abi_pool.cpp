@@ -109,6 +109,8 @@ void wrong_calls() {
     check_fails(mp_pool_set_kernels(nullptr, 1), "NULL");
     check_fails(mp_pool_get_figures(c.pool, nullptr), "NULL");
     check_fails(mp_session_end(nullptr), "NULL");
+    check_fails(mp_pool_park(nullptr, 1), "NULL");
+    CHECK_OK(mp_pool_park(c.pool, 1000));
     CHECK_OK(mp_pool_set_kernels(c.pool, 1));
     CHECK(mp_pool_lane(c.pool, 2) == nullptr);
     CHECK(mp_pool_lane(nullptr, 0) == nullptr);

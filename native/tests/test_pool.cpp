@@ -74,6 +74,7 @@ void lanes_come_and_go() {
             model.eog = {below(rng, model.n_vocab)};
         }
         PoolBench bench(model, sizes);
+        bench.pool.park(static_cast<size_t>(below(rng, 2) * below(rng, 100000)));
         std::map<size_t, Running> running;
         for (int step = 0; step < 150 && n_failures == 0; ++step) {
             const auto lane = static_cast<size_t>(below(rng, static_cast<int32_t>(sizes.n_lanes)));
@@ -243,6 +244,62 @@ void texts_that_begin_alike() {
     anew.prompt.resize(4);
     begin(bench, 0, anew, Speculation(), 5, true);
     CHECK(bench.lane(0).cached().empty());
+}
+
+// More conversations than there are lanes, and than the cells have room for: each finds its text again when its turn
+// comes, until there are more than may be parked.
+void conversations_are_parked() {
+    const MockLlama model = repeating(200);
+    PoolBench bench(model, {2, 8, 24, 8, 0});
+    bench.pool.park(1u << 20);
+    std::mt19937 rng(21);
+    std::vector<Ids> texts(5);
+    for (int turn = 0; turn < 3; ++turn) {
+        for (size_t i = 0; i < texts.size(); ++i) {
+            const Scope scope("turn " + std::to_string(turn) + " of conversation " + std::to_string(i));
+            const Ids more = random_tokens(rng, turn == 0 ? 40 : 5, model.n_vocab);
+            texts[i].insert(texts[i].end(), more.begin(), more.end());
+            std::map<size_t, Running> running;
+            Running & one = running[(i + static_cast<size_t>(turn)) % 2]; // whichever lane
+            one.prompt = texts[i];
+            begin(bench, running.begin()->first, one, mixed(bench.llama, 0, 10, 0.05f), 6, true);
+            check_pool(bench);
+            const size_t n_again = texts[i].size() - bench.lane(running.begin()->first).cached().size();
+            CHECK(turn == 0 || n_again <= 5 + 4); // what is new, and the end of the answer before
+            const Ids plain = one.plain;
+            run_all(bench, running);
+            texts[i].insert(texts[i].end(), plain.begin(), plain.end());
+        }
+    }
+    CHECK(bench.pool.parking().size() >= 3);
+    CHECK(bench.pool.parking().n_bytes() > 0);
+    bench.pool.park(1);
+    CHECK_EQ(bench.pool.parking().size(), size_t{0});
+    CHECK_EQ(bench.pool.parking().n_bytes(), size_t{0});
+}
+
+// Texts in memory: the latest ones stay, and none that another one begins with.
+void parking_keeps_the_latest() {
+    const auto text = [](Ids tokens, size_t n) { return ParkedText{std::move(tokens), std::vector<uint8_t>(n)}; };
+    Parking parking;
+    parking.put(text({1, 2}, 10)); // nothing may be parked yet
+    CHECK_EQ(parking.size(), size_t{0});
+    parking.allow(100);
+    parking.put(text({1, 2, 3}, 20));
+    parking.put(text({5, 6}, 20));
+    CHECK_EQ(parking.n_bytes(), size_t{20 + 12 + 20 + 8});
+    parking.put(text({1, 2, 3, 4}, 20));
+    CHECK_EQ(parking.size(), size_t{2});
+    CHECK_EQ(parking.most_common({1, 2, 3, 4, 5}), size_t{4});
+    parking.put(text({1, 2}, 20)); // is there
+    CHECK_EQ(parking.size(), size_t{2});
+    parking.put(text({7}, 60)); // 5 6 has to go
+    CHECK_EQ(parking.most_common({5, 6}), size_t{0});
+    CHECK_EQ(parking.take({1, 2}).tokens, (Ids{1, 2, 3, 4}));
+    CHECK_EQ(parking.n_bytes(), size_t{64});
+    parking.put(text({9}, 1000)); // too large, and it takes no other with it
+    CHECK_EQ(parking.size(), size_t{1});
+    CHECK_EQ(parking.most_common({7}), size_t{1});
 }
 
 // llama_decode fails at any call, with any code: a pass that fails for all is made for each alone, so nobody loses
@@ -427,6 +484,8 @@ int main() {
     run("rows go where they earn", rows_go_where_they_earn);
     run("prompts come in pieces", prompts_come_in_pieces_beside_others);
     run("texts that begin alike", texts_that_begin_alike);
+    run("conversations are parked", conversations_are_parked);
+    run("parking keeps the latest", parking_keeps_the_latest);
     run("failures are one lane's", failures_are_one_lanes);
     run("bad rows are one lane's", bad_rows_are_one_lanes);
     run("cells that cannot be packed", cells_that_cannot_be_packed);

@@ -88,6 +88,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
             docs/kernels.md; False = llama.cpp's alone.
         n_parallel: so many generations may run at once, from threads or tasks, and share passes, see docs/parallel.md;
             1 to 16. They have n_ctx cells together.
+        cache_ram: MiB of memory for texts that have to leave these cells and may be gone on from, n_parallel > 1 only.
         queue: further ones wait for their turn instead of raising BusyError.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
@@ -138,6 +139,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
         snapshot_memory: float = 0.02,
         cpu_kernels: bool = True,
         n_parallel: int = 1,
+        cache_ram: float = 1024.0,
         queue: bool = False,
         speculation: Speculation | None = None,
         verbose: bool = False,

@@ -139,6 +139,26 @@ def test_what_prompts_begin_with_is_decoded_once(
     assert begun + [token for chunk in first for token in chunk.tokens] == expected[0]
 
 
+def test_conversations_that_leave_the_cells_come_back(
+    smollm: Callable[[int], MaskProbeLlama], prompts: dict[str, str]
+) -> None:
+    """More of them than seats, and than there are cells for."""
+    one, many = smollm(1), smollm(4)
+    many.reset()
+    chats = [one.tokenize(f"Chat {i}. {prompts['bakery']}") * 2 for i in range(7)]
+    assert sum(map(len, chats)) > many.n_ctx()
+    for turn in range(2):
+        for i, ids in enumerate(chats):
+            out = many.generate(ids, max_tokens=8, temperature=0.0)
+            assert out.tokens == one.generate(ids, max_tokens=8, temperature=0.0, cache_prompt=False).tokens
+            assert turn == 0 or len(ids) - out.stats.cache_n <= 20
+            chats[i] = [*ids, *out.tokens, *one.tokenize(" Go on.", add_bos=False)]
+    figures = many.engine.seats.figures()
+    assert figures is not None
+    assert figures.n_parked > 0
+    assert figures.parked_bytes > 0
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2", "lfm2", "mamba"])
 def test_other_models(tiny_path: Callable[[str], Path], name: str) -> None:
     """A recurrent state is one text's alone: there they wait for each other."""

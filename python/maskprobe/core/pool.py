@@ -34,6 +34,7 @@ class PoolSizes:
     rows: int  # most rows of a pass
     piece: int  # rows that a pass with pieces of prompts should have
     pad_from: int  # a pass of one row gets one beside it when so many cells are in use, 0 = never
+    parked_bytes: int = 0  # of texts that have to leave the cells, in memory
 
     @staticmethod
     def choose(options: LoadOptions, n_leaves: int) -> PoolSizes | None:
@@ -56,10 +57,12 @@ class PoolSizes:
                 f"n_parallel={n_lanes} needs n_batch of {n_lanes * n_ids + 2} and n_ubatch of 2 at least, "
                 f"got {options.n_batch} and {options.n_ubatch}"
             )
+        parked = int(options.cache_ram * 2**20)
         if options.uses_devices():
-            return PoolSizes(n_lanes, n_ids, rows=n_ubatch, piece=n_ubatch, pad_from=0)
+            return PoolSizes(n_lanes, n_ids, rows=n_ubatch, piece=n_ubatch, pad_from=0, parked_bytes=parked)
         pad_from = _PAD_FROM if options.n_threads > 1 else 0
-        return PoolSizes(n_lanes, n_ids, rows=min(n_ubatch, _ROWS), piece=min(n_ubatch, _PIECE), pad_from=pad_from)
+        rows, piece = min(n_ubatch, _ROWS), min(n_ubatch, _PIECE)
+        return PoolSizes(n_lanes, n_ids, rows=rows, piece=piece, pad_from=pad_from, parked_bytes=parked)
 
     def n_sequences(self) -> int:
         """Sequences that the context must have."""
@@ -72,6 +75,8 @@ class PoolFigures(NamedTuple):
     n_cells: int
     n_used: int
     n_compactions: int
+    n_parked: int  # texts that had to leave the cells and are kept in memory
+    parked_bytes: int
 
 
 class Pool:
@@ -98,6 +103,7 @@ class Pool:
             raise ModelError(ffi.string(lib.mp_last_error()).decode())
         self._c: Any = ffi.gc(pool, lib.mp_pool_free)
         check(lib.mp_pool_set_kernels(pool, int(cpu_kernels)))
+        check(lib.mp_pool_park(pool, sizes.parked_bytes))
         self.sizes = sizes
         self.lanes = [
             Session.of_handle(lib.mp_pool_lane(pool, i), table, cpu_kernels=cpu_kernels) for i in range(sizes.n_lanes)
@@ -128,4 +134,4 @@ class Pool:
         """What its cells are used for."""
         c = ffi.new("mp_pool_figures *")
         check(lib.mp_pool_get_figures(self._c, c))
-        return PoolFigures(c.n_cells, c.n_used, c.n_compactions)
+        return PoolFigures(c.n_cells, c.n_used, c.n_compactions, c.n_parked, c.parked_bytes)

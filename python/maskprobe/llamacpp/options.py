@@ -63,6 +63,7 @@ class LoadOptions:
     snapshot_memory: float
     cpu_kernels: bool
     n_parallel: int
+    cache_ram: float
     queue: bool
     verbose: bool
 
@@ -92,6 +93,7 @@ class LoadOptions:
         for name in ("rope_freq_base", "rope_freq_scale"):
             setattr(self, name, checked_number(name, getattr(self, name), 0.0))
         self.snapshot_memory = checked_number("snapshot_memory", self.snapshot_memory, 0.0, 1.0)
+        self.cache_ram = checked_number("cache_ram", self.cache_ram, 0.0)
         self.tensor_split = [checked_number("tensor_split", share, 0.0) for share in self.tensor_split]
         if len(self.tensor_split) > (most := llama_cpp.llama_max_devices()):
             raise ValueError(
