@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def serve(
         raise ValueError("the API key is empty; give one, or leave --api-key and MASKPROBE_API_KEY out")
     settings = parse_speculation(speculation)
     arguments = loading.arguments()
-    lanes = {"n_parallel": parallel, "cache_ram": cache_ram}
+    lanes: dict[str, Any] = {"n_parallel": parallel, "cache_ram": cache_ram}
     path = resolve_model(model)
     names = [alias] if alias else []
     names += [path.stem, path.name] + ([model] if model else [])
