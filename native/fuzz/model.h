@@ -1,8 +1,10 @@
-// A mock of llama.cpp of any size, with any logits, and calls of it that fail.
+// A mock of llama.cpp of any size, with any logits, and calls of it that fail; and any settings of drafts.
 #pragma once
 
 #include "fuzz.h"
+#include "keeper.h"
 #include "mock_llama.h"
+#include "session_fixture.h"
 
 namespace mp::test {
 
@@ -41,6 +43,33 @@ inline MockLlama any_model(Input & in) {
     model.has_four_positions = in.last() % 3 == 0;
     model.n_embd_more = in.last() % 5 == 0 ? model.n_embd : 0;
     return model;
+}
+
+// Some of them do not fit the model or each other.
+inline Speculation any_speculation(Input & in, const MockLlama & model, AnyKeeper & keeper) {
+    Speculation speculation;
+    speculation.guide = keeper.guide();
+    speculation.guide_data = &keeper;
+    speculation.tree = static_cast<mp_tree>(in.below(4));
+    speculation.n_masks = speculation.tree == MP_TREE_NONE ? 0 : in.below(MP_MAX_MASKS + 1);
+    if (speculation.tree == MP_TREE_STATIC) {
+        speculation.widths = in.tokens(in.below(speculation.n_masks + 1), 6);
+    }
+    speculation.block = in.below(40);
+    speculation.block -= in.rarely(16);
+    speculation.prune = in.coin();
+    speculation.update = in.rarely(8) ? in.any_float() : static_cast<float>(in.below(3)) / 2.0f;
+    speculation.masks = mask_start(model, speculation.n_masks);
+    if (in.rarely(32) && !speculation.masks.empty()) {
+        speculation.masks.back() = in.any_float();
+    }
+    speculation.sources = in.below(4);
+    speculation.refine = in.rarely(4);
+    const float slope = static_cast<float>(in.below(16)) / 16.0f;
+    for (int32_t i = 0, n = in.rarely(16) ? 0 : 1 + in.below(40); i < n; ++i) {
+        speculation.cost.push_back(in.rarely(32) ? in.any_float() : 1.0f + slope * static_cast<float>(i));
+    }
+    return speculation;
 }
 
 inline void add_faults(Input & in, MockLlama & llama) {

@@ -220,9 +220,48 @@ MP_API int mp_session_set_kernels(mp_session * session, int32_t use);
 /* Tokens in the KV cache. */
 MP_API size_t mp_session_n_cached(const mp_session * session);
 MP_API int mp_session_cached(const mp_session * session, int32_t * tokens /* [mp_session_n_cached] */);
+/* Ends the present generation, if there is one, and keeps the KV cache for the next. */
+MP_API int mp_session_end(mp_session * session);
 /* Says what the caller has put into the KV cache of a session that was reset: these tokens, at positions 0.., in
  * cells of sequence 0 alone. */
 MP_API int mp_session_restore(mp_session * session, const int32_t * tokens, size_t n);
+
+/* Lanes: sessions that share the cells of one context, and whose rows share passes. Each commits what it would commit
+ * alone. A lane is used as any session; its handle is freed by mp_session_free. Calls for lanes of one pool are made
+ * one at a time; what a pass reports of a lane is not touched by passes without it. */
+typedef struct mp_pool mp_pool;
+typedef struct mp_pool_sizes {
+    int32_t n_lanes;
+    int32_t n_ids;    /* sequences of each lane, most leaves of its blocks; n_seq_max is at least n_lanes * n_ids + 2 */
+    int32_t rows;     /* most rows of a pass, 2..n_ubatch; up to 63, CPUs round as for one row */
+    int32_t piece;    /* rows that a pass with pieces of prompts should have */
+    int32_t pad_from; /* a pass of one row gets one beside it when so many cells are in use; 0: never */
+} mp_pool_sizes;
+/* Borrows ctx and embeddings, as mp_session_init does. MP_ERROR_ARGUMENT, as NULL: the context does not fit, or has a
+ * recurrent state, which is one text's alone. */
+MP_API mp_pool * mp_pool_init(struct llama_context * ctx, mp_embeddings * embeddings, float embedding_scale,
+                              const mp_pool_sizes * sizes);
+MP_API void mp_pool_free(mp_pool * pool);
+MP_API mp_session * mp_pool_lane(mp_pool * pool, int32_t lane); /* each is asked for once */
+/* One pass for n lanes whose generations go on: one llama_decode, and one for each lane if that fails. passes and
+ * statuses: [n]; a lane that had to wait for room has a pass without rows. A status says what has become of one lane;
+ * the function's own that the call was wrong. */
+MP_API int mp_pool_step(mp_pool * pool, const int32_t * lanes, size_t n, mp_pass * passes, int32_t * statuses);
+/* What the lane's latest status other than MP_OK means. */
+MP_API const char * mp_pool_error(const mp_pool * pool, int32_t lane);
+/* As mp_session_set_kernels, for passes that mp_pool_step makes; they take them for prompts too. */
+MP_API int mp_pool_set_kernels(mp_pool * pool, int32_t use);
+/* Texts that have to leave the cells are kept in memory, up to so many bytes (none at first), and come back when a
+ * prompt goes on from them. */
+MP_API int mp_pool_park(mp_pool * pool, uint64_t n_bytes);
+typedef struct mp_pool_figures {
+    int64_t n_cells;       /* of the context */
+    int64_t n_used;        /* of them, those left behind among them */
+    int64_t n_compactions; /* how often cells were packed */
+    int64_t n_parked;      /* texts in memory */
+    int64_t parked_bytes;
+} mp_pool_figures;
+MP_API int mp_pool_get_figures(const mp_pool * pool, mp_pool_figures * figures);
 /* cdef: end */
 
 #ifdef __cplusplus

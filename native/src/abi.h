@@ -5,14 +5,24 @@
 #include "embeddings.h"
 #include "error.h"
 #include "maskprobe.h"
+#include "session.h"
 
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 struct mp_embeddings {
     mp::Embeddings rows;
     explicit mp_embeddings(const std::vector<std::string> & paths) : rows(paths) {}
+};
+
+struct mp_session {
+    mp::Session session;
+    int kernels = -1; // as mp::cpu_kernels::set_thread
+    mp_session(llama_context * ctx, mp::Embeddings * embeddings, float scale) : session(ctx, embeddings, scale) {}
+    mp_session(std::shared_ptr<mp::Pool> pool, size_t lane) : session(std::move(pool), lane) {}
 };
 
 namespace mp::abi {

@@ -1,6 +1,5 @@
 #include "abi.h"
 #include "cpu_backend/cpu_kernels.h"
-#include "session.h"
 #include "survey.h"
 
 #include <algorithm>
@@ -9,17 +8,9 @@
 
 using namespace mp::abi;
 
-struct mp_session {
-    mp::Session session;
-    int kernels = -1; // as mp::cpu_kernels::set_thread
-    mp_session(llama_context * ctx, mp::Embeddings * embeddings, float scale) : session(ctx, embeddings, scale) {}
-};
-
 namespace {
 
-void require_empty(const mp_session * session) {
-    require(session->session.cached().empty(), "this needs an empty KV cache: reset the session first");
-}
+void require_empty(mp_session * session) { session->session.pool().require_empty(); }
 
 void require_scale(float scale) { require(std::isfinite(scale), "the scale of embeddings must be finite"); }
 
@@ -55,6 +46,15 @@ mp::Speculation from_c(const mp_speculation & in, size_t n_embd) {
     out.guide_data = in.guide_data;
     out.masks.assign(in.masks, in.masks + out.n_masks * n_embd);
     return out;
+}
+
+// Prompts are decoded as plain decoding decodes them; attention has its bits for any number of rows. In lanes each row
+// is decoded as if it were alone.
+int kernels_for_prompts(const mp_session * session) {
+    if (session->session.pool().is_shared()) {
+        return session->kernels;
+    }
+    return session->kernels == 1 ? mp::cpu_kernels::as_prompt : 0;
 }
 
 } // namespace
@@ -125,9 +125,7 @@ int mp_session_report_logprobs(mp_session * session, int32_t n_top) {
 }
 
 int mp_session_prefill(mp_session * session, mp_pass * pass) {
-    // Prompts are decoded as plain decoding decodes them; attention has its bits for any number of rows.
-    const bool ours = session != nullptr && session->kernels == 1;
-    const mp::cpu_kernels::Use use(ours ? mp::cpu_kernels::as_prompt : 0);
+    const mp::cpu_kernels::Use use(session == nullptr ? 0 : kernels_for_prompts(session));
     return run_pass(session, pass, [](mp::Session & s) -> const mp_pass & { return s.prefill(); });
 }
 
@@ -189,6 +187,13 @@ int mp_session_forget(mp_session * session) {
     return guarded([&] {
         require(session != nullptr, "session must not be NULL");
         session->session.forget();
+    });
+}
+
+int mp_session_end(mp_session * session) {
+    return guarded([&] {
+        require(session != nullptr, "session must not be NULL");
+        session->session.end();
     });
 }
 

@@ -45,6 +45,14 @@ int32_t Block::add_row(int32_t row_token, int32_t row_pos, bool is_output, std::
     return static_cast<int32_t>(n_rows()) - 1;
 }
 
+void Block::append(const Block & other, int32_t first_id) {
+    for (size_t row = 0; row < other.n_rows(); ++row) {
+        std::vector<int32_t> ids = other.sequences[row];
+        std::for_each(ids.begin(), ids.end(), [first_id](int32_t & id) { id += first_id; });
+        add_row(other.token[row], other.pos[row], other.output[row] != 0, std::move(ids), other.mask[row]);
+    }
+}
+
 std::vector<int32_t> first_sequences(int32_t n) {
     std::vector<int32_t> ids(n);
     std::iota(ids.begin(), ids.end(), 0);

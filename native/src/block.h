@@ -37,6 +37,8 @@ struct Block {
     bool has_masks() const { return !mask.empty() && mask.back() >= 0; }
     // Rows behind the root: drafted nodes or masks.
     bool has_drafts() const { return n_rows() > static_cast<size_t>(n_again) + 1; }
+    // Appends the rows of another, with first_id added to their sequence ids.
+    void append(const Block & other, int32_t first_id);
     // Appends a row and returns its index. mask_index is -1 for a token's row.
     int32_t add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
                     int32_t mask_index = -1);

@@ -69,16 +69,17 @@ const float * Context::logits_of(int32_t row) const {
     return logits;
 }
 
-std::vector<uint8_t> Context::save_state() const {
-    std::vector<uint8_t> state(llama_api().llama_state_seq_get_size_ext(ctx_, 0, recurrent_only));
-    const size_t n = llama_api().llama_state_seq_get_data_ext(ctx_, state.data(), state.size(), 0, recurrent_only);
+std::vector<uint8_t> Context::save(int32_t sequence, bool recurrent_alone) const {
+    const uint32_t flags = recurrent_alone ? recurrent_only : 0;
+    std::vector<uint8_t> state(llama_api().llama_state_seq_get_size_ext(ctx_, sequence, flags));
+    const size_t n = llama_api().llama_state_seq_get_data_ext(ctx_, state.data(), state.size(), sequence, flags);
     state.resize(n == state.size() ? n : 0);
     return state;
 }
 
-bool Context::load_state(const std::vector<uint8_t> & state) const {
-    return llama_api().llama_state_seq_set_data_ext(ctx_, state.data(), state.size(), 0, recurrent_only) ==
-           state.size();
+bool Context::load(int32_t sequence, const std::vector<uint8_t> & state, bool recurrent_alone) const {
+    const uint32_t flags = recurrent_alone ? recurrent_only : 0;
+    return llama_api().llama_state_seq_set_data_ext(ctx_, state.data(), state.size(), sequence, flags) == state.size();
 }
 
 } // namespace mp

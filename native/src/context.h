@@ -55,11 +55,21 @@ public:
         llama_api().llama_memory_seq_cp(memory_, from, to, first_pos, end_pos);
     }
     // The recurrent state of sequence 0, to go back to; empty if llama.cpp cannot give it.
-    std::vector<uint8_t> save_state() const;
+    std::vector<uint8_t> save_state() const { return save(0, true); }
     // Puts it back. False if llama.cpp refuses it, which leaves the memory in no state to go on from.
-    bool load_state(const std::vector<uint8_t> & state) const;
+    bool load_state(const std::vector<uint8_t> & state) const { return load(0, state, true); }
+
+    // All that the memory holds of a sequence; empty if llama.cpp cannot give it.
+    std::vector<uint8_t> save_sequence(int32_t sequence) const { return save(sequence, false); }
+    // Puts it into new cells of a sequence that has none, in order of position. False if llama.cpp refuses it.
+    bool load_sequence(int32_t sequence, const std::vector<uint8_t> & state) const {
+        return load(sequence, state, false);
+    }
 
 private:
+    std::vector<uint8_t> save(int32_t sequence, bool recurrent_alone) const;
+    bool load(int32_t sequence, const std::vector<uint8_t> & state, bool recurrent_alone) const;
+
     llama_context * ctx_;
     llama_memory_i * memory_;
     const llama_vocab * vocab_;

@@ -15,13 +15,6 @@ constexpr int32_t copy = 1;      // the sequence that drafts are tried in where 
 constexpr size_t most_again = 8; // rows: with more of them pending nothing is drafted, so that they are kept at last
 constexpr size_t n_checkpoints = 4;
 
-// How many tokens two texts begin with in common.
-size_t common_prefix(const std::vector<int32_t> & a, const std::vector<int32_t> & b) {
-    const size_t n = std::min(a.size(), b.size());
-    return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
-                               a.begin());
-}
-
 } // namespace
 
 size_t KvCache::most_drafted(size_t n_again) const {
@@ -46,7 +39,8 @@ void KvCache::prepare(Block & block) {
     }
 }
 
-size_t KvCache::commit(const Block & block, size_t n_on_spine) {
+size_t KvCache::commit(const Block & block, size_t n_on_spine, bool is_last) {
+    leaves_cells_ = cells_->are_shared() && !is_last;
     const auto first_row = block.token.begin();
     const size_t n_accepted = static_cast<size_t>(block.n_again) + n_on_spine;
     if (works_in_copy_ && n_accepted < block.n_rows()) {
@@ -63,6 +57,9 @@ size_t KvCache::commit(const Block & block, size_t n_on_spine) {
         strip(copy, 0);
     } else if (!takes_chains_only()) {
         keep_cells(block, n_on_spine, end_of_root);
+        if (cells_->are_shared() && is_last) {
+            cells_->free_last(block.n_rows() - n_accepted);
+        }
     } else if (n_accepted < block.n_rows()) {
         strip(0, tokens_.size()); // never more than the rows of this block, nor by every_sequence
     }
@@ -73,7 +70,7 @@ size_t KvCache::commit(const Block & block, size_t n_on_spine) {
 void KvCache::keep_cells(const Block & block, size_t n_on_spine, size_t end_of_root) {
     if (n_on_spine == 1) {
         if (block.has_drafts()) {
-            strip(every_sequence, end_of_root);
+            strip_all(block.n_sequences, end_of_root);
         }
         return;
     }
@@ -87,9 +84,14 @@ void KvCache::keep_cells(const Block & block, size_t n_on_spine, size_t end_of_r
     }
 }
 
-void KvCache::abandon(size_t n) {
+void KvCache::abandon(size_t n, bool is_last) {
     tokens_.resize(std::min(tokens_.size(), n)); // fewer if a cut has failed
-    if (!takes_chains_only()) {
+    if (cells_->are_shared()) {
+        leaves_cells_ = !is_last;
+        for (int32_t s = 0; s < n_sequences_; ++s) {
+            cut(s, tokens_.size());
+        }
+    } else if (!takes_chains_only()) {
         cut(every_sequence, tokens_.size());
     } else if (works_in_copy_) {
         works_in_copy_ = false;
@@ -102,7 +104,11 @@ void KvCache::abandon(size_t n) {
 // --- from generation to generation ------------------------------------------------------------------
 
 void KvCache::reset() {
-    context_.clear_cells();
+    if (cells_->are_shared()) {
+        give_up(0);
+    } else {
+        context_.clear_cells();
+    }
     tokens_.clear();
     n_sequences_ = 1;
     works_in_copy_ = false;
@@ -119,6 +125,33 @@ void KvCache::restore(std::vector<int32_t> tokens) {
     context_.check_tokens(tokens);
     tokens_ = std::move(tokens);
     n_sequences_ = 1;
+    cells_->add_used(tokens_.size());
+}
+
+bool KvCache::load(const std::vector<uint8_t> & state) {
+    const int32_t n = n_sequences_;
+    n_sequences_ = 1;
+    if (state.empty() || !context_.load_sequence(first_id_, state)) {
+        tokens_.clear();
+        return false;
+    }
+    cells_->add_used(tokens_.size());
+    // Cells that a sliding window has left behind are taken for free ones unless two sequences have them.
+    grow_sequences(std::max(n, std::min<int32_t>(2, static_cast<int32_t>(cells_->n_ids()))));
+    return true;
+}
+
+bool KvCache::unpark(ParkedText text) {
+    reset();
+    tokens_ = std::move(text.tokens);
+    return load(text.state);
+}
+
+void KvCache::adopt(const KvCache & other, size_t n) {
+    reset();
+    tokens_.assign(other.tokens_.begin(), other.tokens_.begin() + static_cast<std::ptrdiff_t>(n));
+    ++n_scans_;
+    context_.share_cells(other.first_id_, first_id_, 0, static_cast<int32_t>(n));
 }
 
 size_t KvCache::keep_prefix(const std::vector<int32_t> & prompt) {
@@ -132,6 +165,9 @@ size_t KvCache::keep_prefix(const std::vector<int32_t> & prompt) {
         }
     } else if (n == 0) {
         reset();
+    } else if (cells_->are_shared()) {
+        give_up(n);
+        tokens_.resize(n);
     } else if (cut(every_sequence, n)) {
         tokens_.resize(n);
     }
@@ -186,8 +222,13 @@ void KvCache::grow_sequences(int32_t n) {
 
 // Takes a sequence off its cells from first_pos on. False if the memory cannot be cut; the cache is empty then.
 bool KvCache::cut(int32_t sequence, size_t first_pos) {
+    const int32_t id = sequence == every_sequence ? every_sequence : first_id_ + sequence;
+    if (leaves_cells_) {
+        ++n_scans_;
+        cells_->leave(id, first_pos);
+    }
     ++n_scans_;
-    if (context_.cut_cells(sequence, static_cast<int32_t>(first_pos))) {
+    if (cells_->cut(id, first_pos)) {
         return true;
     }
     reset();
@@ -201,9 +242,33 @@ void KvCache::strip(int32_t sequence, size_t first_pos) {
     }
 }
 
+// The same of the first n sequences, where no other has such cells.
+void KvCache::strip_all(int32_t n, size_t first_pos) {
+    if (!cells_->are_shared()) {
+        strip(every_sequence, first_pos);
+        return;
+    }
+    for (int32_t s = 0; s < n; ++s) {
+        strip(s, first_pos);
+    }
+}
+
+// Leaves shared cells of committed tokens behind, each of which carries all of the lane's ids.
+void KvCache::give_up(size_t first_pos) {
+    if (first_pos == tokens_.size()) {
+        return;
+    }
+    ++n_scans_;
+    cells_->leave(first_id_, first_pos);
+    for (int32_t s = 0; s < n_sequences_; ++s) {
+        ++n_scans_;
+        cells_->cut(first_id_ + s, first_pos);
+    }
+}
+
 void KvCache::share(int32_t from, int32_t to, int32_t first_pos, int32_t end_pos) {
     ++n_scans_;
-    context_.share_cells(from, to, first_pos, end_pos);
+    context_.share_cells(first_id_ + from, first_id_ + to, first_pos, end_pos);
 }
 
 } // namespace mp

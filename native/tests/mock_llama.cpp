@@ -165,6 +165,26 @@ std::string check_rows(const MockLlama & m, const std::vector<MockRow> & rows, b
     return "";
 }
 
+// What breaks a promise of lanes that share the memory, or nothing.
+std::string check_lanes(const MockLlama & m, const std::vector<MockRow> & rows) {
+    for (const MockRow & row : rows) {
+        for (const int32_t s : row.sequences) {
+            if (m.nobodys.count(s) != 0) {
+                return "a row in sequence " + std::to_string(s) + ", which is nobody's";
+            }
+            if (s / m.n_ids != row.sequences[0] / m.n_ids) {
+                return "a row of two lanes";
+            }
+        }
+    }
+    for (size_t i = m.n_used(); i < m.cells.size(); ++i) {
+        if (m.cells[i].pos >= 0) {
+            return "a hole between the cells";
+        }
+    }
+    return "";
+}
+
 // --- memory -----------------------------------------------------------------------------------------
 
 void remove_cells(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
@@ -284,6 +304,38 @@ MockState state_of_sequence(const MockLlama & m, int32_t sequence, int32_t end) 
     return state;
 }
 
+// All cells of a sequence, as bytes.
+std::vector<uint8_t> bytes_of_sequence(const MockLlama & m, int32_t sequence) {
+    std::vector<uint8_t> bytes;
+    for (const MockCell & cell : m.cells) {
+        if (cell.pos >= 0 && cell.sequences[sequence]) {
+            const auto * first = reinterpret_cast<const uint8_t *>(&cell);
+            bytes.insert(bytes.end(), first, first + sizeof cell);
+        }
+    }
+    return bytes;
+}
+
+// Puts them into free cells. False, with none left, if there is no room.
+bool fill_sequence(MockLlama & m, int32_t sequence, const uint8_t * bytes, size_t size) {
+    remove_cells(m, sequence, -1, -1);
+    const size_t n = size / sizeof(MockCell);
+    if (m.cells.size() - m.n_used() < n) {
+        return false;
+    }
+    size_t at = m.head;
+    for (size_t i = 0; i < n; ++i) {
+        while (m.cells[at % m.cells.size()].pos >= 0) {
+            ++at;
+        }
+        MockCell & cell = m.cells[at % m.cells.size()];
+        std::memcpy(&cell, bytes + i * sizeof cell, sizeof cell);
+        cell.sequences.reset();
+        cell.sequences.set(sequence);
+    }
+    return true;
+}
+
 // --- the model --------------------------------------------------------------------------------------
 
 // The masks' answer, see the head of mock_llama.h.
@@ -336,8 +388,11 @@ void compute(MockLlama & m, std::vector<MockRow> & rows) {
                 row.visible.push_back(i);
             }
         }
-        std::stable_sort(row.visible.begin(), row.visible.end(),
-                         [&](size_t a, size_t b) { return m.cells[a].pos < m.cells[b].pos; });
+        const auto comes_before = [&](size_t a, size_t b) { return m.cells[a].pos < m.cells[b].pos; };
+        if (m.kind == MockMemory::cells && !std::is_sorted(row.visible.begin(), row.visible.end(), comes_before)) {
+            m.violations.push_back("a row sees cells out of order, which rounds differently");
+        }
+        std::stable_sort(row.visible.begin(), row.visible.end(), comes_before);
         uint64_t before = MockChain().hash;
         std::vector<int32_t> tokens;
         for (const size_t i : row.visible) {
@@ -367,6 +422,9 @@ int32_t decode(llama_context * ctx, llama_batch batch) {
     std::string wrong = check_rows(m, rows, batch.embd == nullptr);
     if (wrong.empty() && m.kind != MockMemory::cells) {
         wrong = check_state(m, rows);
+    }
+    if (wrong.empty() && m.n_ids > 0) {
+        wrong = check_lanes(m, rows);
     }
     if (!wrong.empty()) {
         m.violations.push_back(wrong);
@@ -460,6 +518,8 @@ MockLlama MockLlama::fresh() const {
     other.has_four_positions = has_four_positions;
     other.embedding_scale = embedding_scale;
     other.eog = eog;
+    other.n_ids = n_ids;
+    other.nobodys = nobodys;
     other.n_remembered = n_remembered;
     other.rank_of_truth = rank_of_truth;
     other.logit_of_rank = logit_of_rank;
@@ -517,6 +577,9 @@ LlamaApi mock_api() {
     api.llama_memory_seq_rm = [](llama_memory_i * memory, int32_t sequence, int32_t p0, int32_t p1) {
         MockLlama & m = self(memory);
         ++m.n_scans;
+        if (m.n_ids > 0 && sequence < 0) {
+            m.violations.push_back("cells of all lanes are cut");
+        }
         if (!m.can_cut) {
             return false;
         }
@@ -544,21 +607,31 @@ LlamaApi mock_api() {
     api.llama_model_is_recurrent = [](const llama_model *) { return false; };
     api.llama_model_is_hybrid = [](const llama_model * model) { return self(model).kind != MockMemory::cells; };
     api.llama_n_rs_seq = [](const llama_context * ctx) { return self(ctx).n_snapshots; };
-    api.llama_state_seq_get_size_ext = [](llama_context *, int32_t, uint32_t) { return sizeof(MockState); };
+    api.llama_state_seq_get_size_ext = [](llama_context * ctx, int32_t sequence, uint32_t flags) {
+        return flags == 0 ? bytes_of_sequence(self(ctx), sequence).size() : sizeof(MockState);
+    };
     api.llama_state_seq_get_data_ext = [](llama_context * ctx, uint8_t * data, size_t size, int32_t sequence,
-                                          uint32_t) {
+                                          uint32_t flags) {
+        if (flags == 0) {
+            const std::vector<uint8_t> bytes = bytes_of_sequence(self(ctx), sequence);
+            std::copy(bytes.begin(), bytes.end(), data);
+            return bytes.size();
+        }
         const MockState state = state_of_sequence(self(ctx), sequence, -1);
         std::memcpy(data, &state, sizeof state);
         return size;
     };
     api.llama_state_seq_set_data_ext = [](llama_context * ctx, const uint8_t * data, size_t size, int32_t sequence,
-                                          uint32_t) -> size_t {
+                                          uint32_t flags) -> size_t {
         MockLlama & m = self(ctx);
-        MockState state;
-        std::memcpy(&state, data, sizeof state);
         if (!m.can_load) {
             return 0;
         }
+        if (flags == 0) {
+            return fill_sequence(m, sequence, data, size) ? size : 0;
+        }
+        MockState state;
+        std::memcpy(&state, data, sizeof state);
         if (state_of_sequence(m, sequence, state.end).hash != state.hash) {
             m.violations.push_back("a state is put back that is not that of the cells");
         }

@@ -64,6 +64,10 @@ struct MockLlama {
     size_t n_remembered = 0; // 0: logits depend on all that a row sees, n: on the last n tokens, so text repeats
     bool can_cut = true;     // false: seq_rm fails
     bool can_load = true;    // false: a state is not put back
+    // Lanes share it, with so many sequences each (0: one text has it alone): rows are of one lane, nothing touches all
+    // cells, and there are no holes between them. nobodys: the sequences that are no lane's and never in a batch.
+    int32_t n_ids = 0;
+    std::set<int32_t> nobodys;
 
     // How good the masks are: the rank of the true token for a position, given by the mask with this index; -1 is
     // never. And the logit that each rank gets.

@@ -137,7 +137,8 @@ void passes_are_counted() {
     if (!CHECK(plan.tree.size() > 1)) {
         return;
     }
-    drafter.end_pass(plan, {0, 1}, plan.tree.size(), 1.0);
+    drafter.end_pass(plan, {0, 1});
+    drafter.market().prices().observe(plan.tree.size(), 2, 1.0);
     const auto counted = [&] {
         mp_totals totals{};
         drafter.reliability().copy_to(totals);

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from .hub.embedded import embedded_model
     from .llama import MaskProbeLlama
-    from .results import Chunk, Drafting, Generation, Stats, TokenLogprobs
+    from .results import Chunk, Drafting, Finished, Generation, Stats, TokenLogprobs
     from .speculation import Speculation
 
 # Names are imported when they are first used: llama.cpp is loaded by those who need it, and a broken installation
@@ -55,7 +55,7 @@ _MODULES = {
     ),
     "hub.embedded": ("embedded_model",),
     "llama": ("MaskProbeLlama",),
-    "results": ("Chunk", "Drafting", "Generation", "Stats", "TokenLogprobs"),
+    "results": ("Chunk", "Drafting", "Finished", "Generation", "Stats", "TokenLogprobs"),
     "speculation": ("Speculation",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -68,6 +68,7 @@ __all__ = [
     "ContextError",
     "DecodeError",
     "Drafting",
+    "Finished",
     "ForkError",
     "Generation",
     "HubError",

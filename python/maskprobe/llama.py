@@ -24,6 +24,7 @@ from .chat.prompts import Prompt
 from .checking import checked_flag, checked_integer
 from .compat.arguments import check_foreign
 from .compat.methods import CompletionMethods
+from .core.pool import PoolSizes
 from .drafting.setup import setup_name
 from .generation.engine import Engine
 from .generation.lifetime import Lifetime
@@ -44,7 +45,8 @@ from .llamacpp.installed import llama_cpp
 from .llamacpp.logs import captured_log
 from .llamacpp.model import Model
 from .llamacpp.options import LoadOptions
-from .results import Chunk, Generation, TokenLogprobs
+from .many import ManyMethods
+from .results import Chunk, Generation
 from .speculation import Speculation
 
 # Leaves of a block that every object has room for; more where its own speculation needs them. llama.cpp
@@ -52,12 +54,11 @@ from .speculation import Speculation
 _SEQUENCES = 64
 
 
-class MaskProbeLlama(CompletionMethods):
+class MaskProbeLlama(CompletionMethods, ManyMethods):
     """A local GGUF model. Parameters are named as in llama-cpp-python.
 
-    One object runs one generation at a time and may move between threads; several threads have an object each.
-    From asyncio, ``await asyncio.to_thread(llm.generate, prompt)`` keeps the event loop free. Forked processes load
-    their own.
+    One object runs n_parallel generations at a time and may move between threads. From asyncio, ``astream`` and
+    ``agenerate`` keep the event loop free. Forked processes load their own.
 
     Args:
         model_path: a .gguf file, or the first file of a split model.
@@ -85,6 +86,10 @@ class MaskProbeLlama(CompletionMethods):
             models that have one are taken back by them.
         cpu_kernels: let passes of a few rows on the CPU take maskprobe's own kernels where they fit, see
             docs/kernels.md; False = llama.cpp's alone.
+        n_parallel: so many generations may run at once, from threads or tasks, and share passes, see docs/parallel.md;
+            1 to 16. They have n_ctx cells together.
+        cache_ram: MiB of memory for texts that have to leave these cells and may be gone on from, n_parallel > 1 only.
+        queue: further ones wait for their turn instead of raising BusyError.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
         foreign: further arguments of llama_cpp.Llama, with values that change nothing here.
@@ -133,6 +138,9 @@ class MaskProbeLlama(CompletionMethods):
         chat_handler: Handler | None = None,
         snapshot_memory: float = 0.02,
         cpu_kernels: bool = True,
+        n_parallel: int = 1,
+        cache_ram: float = 1024.0,
+        queue: bool = False,
         speculation: Speculation | None = None,
         verbose: bool = False,
         **foreign: Any,
@@ -142,7 +150,8 @@ class MaskProbeLlama(CompletionMethods):
         self.speculation = Speculation() if speculation is None else _checked_speculation(speculation)
         self.set_seed(seed)
         instructions = _prepare_kernels(options)
-        model = Model(Path(model_path), options, max(_SEQUENCES, self.speculation.leaves()))
+        lanes = PoolSizes.choose(options, self.speculation.leaves())
+        model = Model(Path(model_path), options, _n_sequences(lanes, self.speculation))
         try:
             self.metadata = model.all_metadata()
             bos, eos = (model.vocab.special_text(token) for token in (model.vocab.bos, model.vocab.eos))
@@ -150,24 +159,21 @@ class MaskProbeLlama(CompletionMethods):
                 model.path.name, self.metadata, bos, eos, chat_format, chat_handler, chat_template
             )
             self.control_tokens = ControlTokens(model.vocab)
-            engine = self._open(model, instructions)
+            engine = self._open(model, instructions, lanes)
         except BaseException:
             model.close()
             raise
-        self._lifetime = Lifetime(engine)
-        if engine.drafting.shape == "none":
-            warnings.warn(f"{model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 2)
-        if engine.note is not None:
-            warnings.warn(engine.note, RuntimeWarning, stacklevel=2)
+        self._lifetime = Lifetime(engine, options.n_parallel, queue=options.queue)
+        _warn_of(engine)
 
-    def _open(self, model: Model, instructions: str) -> Engine:
+    def _open(self, model: Model, instructions: str, lanes: PoolSizes | None) -> Engine:
         """The engine of a model whose passes take our kernels for these instructions, if any."""
         options = model.options
         setup = setup_name(options, instructions)
         with captured_log(options.verbose):
-            engine = Engine(model, setup, cpu_kernels=bool(instructions))
+            engine = Engine(model, setup, cpu_kernels=bool(instructions), lanes=lanes)
             if engine.drafting.shape != "none":
-                engine.knowledge.prepare(self.speculation)
+                engine.knowledge.prepare(self.speculation, for_all=len(engine.seats.all) > 1)
         return engine
 
     # --- from the hub ---------------------------------------------------------------------------------
@@ -235,19 +241,7 @@ class MaskProbeLlama(CompletionMethods):
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """Generates a completion. Takes what :meth:`stream` takes, and raises what it raises."""
-        text: list[str] = []
-        tokens: list[int] = []
-        from_draft: list[bool] = []
-        logprobs: list[TokenLogprobs] = []
-        for chunk in self.stream(prompt, **options):
-            text.append(chunk.text)
-            tokens += chunk.tokens
-            from_draft += [chunk.from_draft] * len(chunk.tokens)
-            logprobs += [chunk.logprobs] if chunk.logprobs else []
-            reason, stats = chunk.finish_reason, chunk.stats
-        assert reason is not None, "a stream ends with its finish reason"
-        assert stats is not None, "a stream ends with its figures"
-        return Generation("".join(text), tokens, reason, stats, from_draft, logprobs)
+        return Generation.of_chunks(self.stream(prompt, **options))
 
     def stream(
         self,
@@ -319,7 +313,7 @@ class MaskProbeLlama(CompletionMethods):
         return chosen
 
     def _run(self, request: Request) -> Generator[Chunk, None, None]:
-        with self._lifetime.use() as engine, closing(run(engine, request)) as chunks:
+        with self._lifetime.sit(request.prompt) as (engine, seat), closing(run(engine, seat, request)) as chunks:
             for chunk in chunks:
                 if engine.model.options.verbose and chunk.stats is not None:
                     print(f"maskprobe: {chunk.stats}; {chunk.stats.choice or 'fixed rows'}", file=sys.stderr)
@@ -336,6 +330,19 @@ def _prepare_kernels(options: LoadOptions) -> str:
     if options.verbose:
         print(f"CPU kernels: {kernels}", file=sys.stderr)
     return kernels.instructions if kernels.active else ""
+
+
+def _warn_of(engine: Engine) -> None:
+    """Says what the user of the constructor should know."""
+    if engine.drafting.shape == "none":
+        warnings.warn(f"{engine.model.path.name} is decoded plainly: {engine.drafting.why_none}", RuntimeWarning, 3)
+    if engine.note is not None:
+        warnings.warn(engine.note, RuntimeWarning, stacklevel=3)
+
+
+def _n_sequences(lanes: PoolSizes | None, speculation: Speculation) -> int:
+    """How many a context needs for these lanes, or for one generation at a time."""
+    return max(_SEQUENCES if lanes is None else lanes.n_sequences(), speculation.leaves())
 
 
 def _checked_speculation(speculation: object) -> Speculation:

@@ -85,6 +85,11 @@ class LoadedModel(ABC):
         """The RPC servers that take part."""
         return self._lifetime.loaded.model.options.rpc_servers
 
+    @property
+    def n_parallel(self) -> int:
+        """Generations that may run at once."""
+        return self._lifetime.loaded.model.options.n_parallel
+
     def n_threads(self) -> int:
         """Threads of all decoding."""
         return self.engine.model.n_threads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -153,3 +154,29 @@ class Generation:
     stats: Stats
     from_draft: list[bool] = field(default_factory=list)  # per token
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # per token, where asked for
+
+    @staticmethod
+    def of_chunks(chunks: Iterable[Chunk]) -> Generation:
+        """What the chunks of a whole stream make together."""
+        text: list[str] = []
+        tokens: list[int] = []
+        from_draft: list[bool] = []
+        logprobs: list[TokenLogprobs] = []
+        for chunk in chunks:
+            text.append(chunk.text)
+            tokens += chunk.tokens
+            from_draft += [chunk.from_draft] * len(chunk.tokens)
+            logprobs += [chunk.logprobs] if chunk.logprobs else []
+            reason, stats = chunk.finish_reason, chunk.stats
+        assert reason is not None, "a stream ends with its finish reason"
+        assert stats is not None, "a stream ends with its figures"
+        return Generation("".join(text), tokens, reason, stats, from_draft, logprobs)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One of many generations: which prompt it belongs to, counted from 0, and how it ended."""
+
+    index: int
+    generation: Generation | None
+    error: Exception | None  # why there is none

@@ -37,3 +37,50 @@ def test_the_event_loop_runs_while_tokens_come(tiny_path: Callable[[str], Path])
 
     with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, speculation=Speculation(tree=(6,))) as llm:
         asyncio.run(main(llm))
+
+
+def test_tasks_share_the_object(tiny_path: Callable[[str], Path]) -> None:
+    async def main(llm: MaskProbeLlama) -> None:
+        expected = [llm.generate(PROMPT[i:], max_tokens=30, temperature=0.8, seed=i + 1).tokens for i in range(4)]
+
+        async def answer(i: int) -> list[int]:
+            return [
+                token
+                async for chunk in llm.astream(PROMPT[i:], max_tokens=30, temperature=0.8, seed=i + 1)
+                for token in chunk.tokens
+            ]
+
+        assert max(map(len, expected)) == 30
+        assert await asyncio.gather(*(answer(i) for i in range(4))) == expected
+        out = await llm.agenerate(PROMPT, max_tokens=30, temperature=0.8, seed=1)
+        assert out.tokens == expected[0]
+        with pytest.raises(ValueError, match="max_tokens"):
+            llm.astream(PROMPT, max_tokens=0)
+
+    with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=3, queue=True) as llm:
+        asyncio.run(asyncio.wait_for(main(llm), DEADLINE))
+
+
+def test_a_task_that_is_cancelled_frees_its_seat(tiny_path: Callable[[str], Path]) -> None:
+    async def main(llm: MaskProbeLlama) -> None:
+        seen = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in llm.astream(PROMPT, max_tokens=400, temperature=1.0):
+                seen.set()
+
+        task = asyncio.create_task(read())
+        await seen.wait()
+        stream = llm.astream(PROMPT, max_tokens=400)
+        with pytest.raises(BusyError):
+            await anext(stream)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async for _ in (half := llm.astream(PROMPT, max_tokens=400)):
+            break
+        await half.aclose()
+        assert len(llm.generate(PROMPT, max_tokens=3).tokens) == 3
+
+    with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1) as llm:
+        asyncio.run(asyncio.wait_for(main(llm), DEADLINE))

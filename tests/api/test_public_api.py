@@ -23,6 +23,7 @@ def test_names() -> None:
         "ContextError",
         "DecodeError",
         "Drafting",
+        "Finished",
         "ForkError",
         "Generation",
         "HubError",

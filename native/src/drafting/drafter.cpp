@@ -10,48 +10,79 @@ constexpr size_t most_ranked = 32; // candidates of a mask that a mixed tree loo
 
 } // namespace
 
+// --- what drafters have in common -------------------------------------------------------------------
+
+std::shared_ptr<Market> Learned::market_of(const Speculation & settings) {
+    if (market == nullptr || !market->is_of(settings.cost, settings.refine)) {
+        market = std::make_shared<Market>(settings.cost, settings.refine, settings.change);
+    }
+    return market;
+}
+
+void Learned::forget() {
+    adjacency.forget();
+    history.forget();
+    market.reset(); // a new one with the next generation
+}
+
 // --- a generation -----------------------------------------------------------------------------------
 
-void Drafter::begin(Speculation settings, const std::vector<int32_t> & prompt) {
+void Drafter::begin(Speculation settings, const std::vector<int32_t> & prompt, bool alone) {
     settings_ = std::move(settings);
     guesses_.clear();
     grammar_.begin(settings_.guide, settings_.guide_data);
     reliability_ = Reliability();
     if (settings_.is_mixed()) {
-        begin_mixed(prompt);
+        begin_mixed(prompt, alone);
     }
 }
 
-void Drafter::begin_mixed(const std::vector<int32_t> & prompt) {
+void Drafter::begin_mixed(const std::vector<int32_t> & prompt, bool alone) {
     const std::vector<int32_t> & known = ngrams_.tokens();
     if ((settings_.sources & MP_SOURCE_HISTORY) != 0) {
-        history_.learn(known, written_from_);
+        learned_->history.learn(known, written_from_);
     }
     if (known.size() > prompt.size() || !std::equal(known.begin(), known.end(), prompt.begin())) {
         // Another text: what makes one text repeat itself or not says nothing of the next, so belief starts anew.
         ngrams_.clear();
         mixer_ = Mixer();
-        budget_.begin_text();
+        alone ? budget_.begin_text() : budget_.begin_trust();
     }
     for (size_t i = known.size(); i < prompt.size(); ++i) {
         ngrams_.push(prompt[i]);
     }
     written_from_ = prompt.size();
-    if (budget_cost_ != settings_.cost || budget_.refines() != settings_.refine) {
-        budget_cost_ = settings_.cost;
-        budget_ = Budget(budget_cost_, settings_.refine, settings_.change);
+    if (std::shared_ptr<Market> market = learned_->market_of(settings_); market.get() != &budget_.market()) {
+        budget_ = Budget(std::move(market));
     }
 }
 
-Plan Drafter::plan(int32_t root, PlanLimits limits) const {
-    return settings_.is_mixed() ? plan_mixed(root, limits) : plan_of_guesses(root, limits);
-}
-
-Plan Drafter::plan_mixed(int32_t root, PlanLimits limits) const {
+PlanLimits Drafter::kept(PlanLimits limits) const {
     limits.rows = std::min<size_t>(limits.rows, settings_.block);
     limits.masks = settings_.n_masks;
-    const Evidence evidence{ngrams_, adjacency_, history_, grammar_, guesses_, settings_.sources};
-    Plan plan = limits.depth == 0 ? Plan(root) : make_plan(root, evidence, mixer_, budget_, limits);
+    return limits;
+}
+
+Evidence Drafter::evidence() const {
+    return {ngrams_, learned_->adjacency, learned_->history, grammar_, guesses_, settings_.sources};
+}
+
+Plan Drafter::plan(int32_t root, PlanLimits limits) const {
+    if (!proposes()) {
+        return plan_of_guesses(root, limits);
+    }
+    Plan plan = limits.depth == 0 ? Plan(root) : make_plan(root, evidence(), mixer_, budget_, kept(limits));
+    plan.price = budget_.price();
+    return plan;
+}
+
+Proposal Drafter::propose(int32_t root, PlanLimits limits) const {
+    return limits.depth == 0 ? Proposal(root, kept(limits))
+                             : mp::propose(root, evidence(), mixer_, budget_, kept(limits));
+}
+
+Plan Drafter::settle(Proposal proposal, size_t n) const {
+    Plan plan = mp::settle(std::move(proposal), n);
     plan.price = budget_.price();
     return plan;
 }
@@ -94,7 +125,7 @@ void Drafter::learn(const Plan & plan, int32_t node, int32_t actual, const Candi
         ngrams_.learn(candidates, actual);
     }
     grammar_.learn(candidates, plan.tree.token[node], actual);
-    adjacency_.refresh(plan.tree.token[node], ranked);
+    learned_->adjacency.refresh(plan.tree.token[node], ranked);
 }
 
 void Drafter::commit(int32_t token) {
@@ -103,10 +134,10 @@ void Drafter::commit(int32_t token) {
     }
 }
 
-void Drafter::end_pass(const Plan & plan, const std::vector<int32_t> & path, size_t n_rows, double decode_ms) {
+void Drafter::end_pass(const Plan & plan, const std::vector<int32_t> & path) {
     if (settings_.is_mixed()) {
         reliability_.add(plan.tree, path);
-        budget_.observe(n_rows, path.size(), plan.expected, decode_ms); // each node of the path brought a token
+        budget_.observe_drafts(path.size(), plan.expected); // each node of the path brought a token
     }
 }
 
@@ -138,11 +169,9 @@ void Drafter::forget(const std::vector<int32_t> & running) {
     ngrams_.clear();
     std::for_each(running.begin(), running.end(), [this](int32_t token) { ngrams_.push(token); });
     written_from_ = ngrams_.size();
-    adjacency_.forget();
-    history_.forget();
+    learned_->forget();
     grammar_.forget();
     mixer_ = Mixer();
-    budget_cost_.clear(); // a new budget with the next generation
 }
 
 } // namespace mp

@@ -51,7 +51,7 @@ void GrammarSource::propose(const GrammarPlace & place, const NodeContext & node
     out.state = place.state;
     if (place.n_allowed <= most_added) {
         for (size_t i = 0; i < place.allowed.size(); ++i) {
-            for (size_t bit = 0; place.allowed[i] >> bit != 0 && bit < 32; ++bit) {
+            for (size_t bit = 0; bit < 32 && place.allowed[i] >> bit != 0; ++bit) {
                 if ((place.allowed[i] >> bit & 1u) != 0) {
                     out.at(static_cast<int32_t>(32 * i + bit));
                 }

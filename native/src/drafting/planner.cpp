@@ -20,14 +20,9 @@ struct Offer {
     bool operator<(const Offer & other) const { return p != other.p ? p < other.p : parent > other.parent; }
 };
 
-// A row that may be added: a drafted node, or the masks of one.
-struct Row {
-    float gain; // tokens
-    int32_t node;
-    bool masks;
-};
-
-size_t rows_before_drafts(const PlanLimits & limits) { return limits.n_again + 1; }
+size_t rows_before_drafts(const PlanLimits & limits) { return limits.others + limits.n_again + 1; }
+// Of the whole pass, if it has no drafts but these.
+size_t most_rows(const PlanLimits & limits) { return limits.others + limits.rows; }
 
 // The tokens that lead to a node, its own last: the end of the committed ones, in which the root is, then the path.
 std::vector<int32_t> context_of(const DraftTree & tree, int32_t node, const std::vector<int32_t> & committed) {
@@ -67,12 +62,12 @@ CandidateSet find_candidates(const DraftTree & tree, int32_t node, const Evidenc
 // A node that brings less than the cheapest further row costs cannot pay, nor can those after it.
 float least_gain(const Budget & budget, const PlanLimits & limits) {
     const size_t fixed = rows_before_drafts(limits);
-    if (limits.rows <= fixed) {
+    if (most_rows(limits) <= fixed) {
         return noise;
     }
     const float fixed_cost = budget.cost(fixed);
     float cheapest = budget.cost(fixed + 1) - fixed_cost;
-    for (size_t n = fixed + 2; n <= limits.rows; ++n) {
+    for (size_t n = fixed + 2; n <= most_rows(limits); ++n) {
         cheapest = std::min(cheapest, (budget.cost(n) - fixed_cost) / static_cast<float>(n - fixed));
     }
     return std::max(noise, budget.price() * cheapest / budget.trust());
@@ -114,12 +109,12 @@ std::vector<float> grow(Plan & plan, const Evidence & evidence, const Mixer & mi
 }
 
 // The rows that may be added, by what they bring. A node's masks are read when the path ends at the node.
-std::vector<Row> list_rows(const DraftTree & tree, const std::vector<float> & path_p, bool with_masks) {
+std::vector<PlannedRow> list_rows(const DraftTree & tree, const std::vector<float> & path_p, bool with_masks) {
     std::vector<float> p_end = path_p;
     for (size_t i = tree.size(); i-- > 1;) {
         p_end[tree.parent[i]] -= path_p[i];
     }
-    std::vector<Row> rows;
+    std::vector<PlannedRow> rows;
     for (size_t i = 0; i < tree.size(); ++i) {
         if (i > 0) {
             rows.push_back({path_p[i], static_cast<int32_t>(i), false});
@@ -128,51 +123,72 @@ std::vector<Row> list_rows(const DraftTree & tree, const std::vector<float> & pa
             rows.push_back({std::max(0.0f, p_end[i]) * mask_value, static_cast<int32_t>(i), true});
         }
     }
-    std::stable_sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.gain > b.gain; });
+    std::stable_sort(rows.begin(), rows.end(),
+                     [](const PlannedRow & a, const PlannedRow & b) { return a.gain > b.gain; });
     return rows;
 }
 
-// The best number of them, all numbers looked at: costs go in steps.
-size_t choose_number(const std::vector<Row> & rows, const DraftTree & tree, const Budget & budget,
-                     const PlanLimits & limits) {
-    const float price = budget.price();
-    const float trust = budget.trust();
-    const float fixed_cost = budget.cost(rows_before_drafts(limits));
-    float gain = 0.0f;
-    float best_worth = 0.0f;
-    size_t n_best = 0;
-    std::vector<bool> has_branch(tree.size(), false); // drafted children or masks below the node
-    size_t leaves = 1;
-    size_t n_rows = rows_before_drafts(limits);
-    for (size_t i = 0; i < rows.size(); ++i) {
-        n_rows += rows[i].masks ? static_cast<size_t>(limits.masks) : 1;
-        // Masks are a branch below their node, a drafted node one below its parent: a second one adds a leaf.
-        const int32_t above = rows[i].masks ? rows[i].node : tree.parent[rows[i].node];
-        leaves += has_branch[above] ? 1 : 0;
-        has_branch[above] = true;
-        if (n_rows > limits.rows || leaves > limits.leaves) {
-            break;
-        }
-        gain += rows[i].gain;
-        const float worth = trust * gain - price * (budget.cost(n_rows) - fixed_cost);
-        if (worth > best_worth) {
-            best_worth = worth;
-            n_best = i + 1;
+// A proposal whose rows are looked at one after the other, and what they make together.
+class Bid {
+public:
+    explicit Bid(const Proposal & proposal)
+        : proposal_(proposal), has_branch_(proposal.plan.tree.size(), false), n_rows_(proposal.limits.n_again + 1) {}
+
+    bool is_open() const { return is_open_ && n_ < proposal_.rows.size(); }
+    float next_gain() const { return proposal_.trust * next().gain; }
+    size_t next_rows() const { return next().masks ? static_cast<size_t>(proposal_.limits.masks) : 1; }
+    // Whether the next row keeps the limits. Masks are a branch below their node, a drafted node one below its parent:
+    // a second one adds a leaf.
+    bool next_fits() const {
+        const size_t leaves = leaves_ + (has_branch_[next_branch()] ? 1 : 0);
+        return n_rows_ + next_rows() <= proposal_.limits.rows && leaves <= proposal_.limits.leaves;
+    }
+    void close() { is_open_ = false; }
+    void take() {
+        gain_ += next().gain;
+        leaves_ += has_branch_[next_branch()] ? 1 : 0;
+        has_branch_[next_branch()] = true;
+        n_rows_ += next_rows();
+        ++n_;
+    }
+    float worth() const { return proposal_.trust * gain_; }
+    size_t n() const { return n_; }
+
+private:
+    const PlannedRow & next() const { return proposal_.rows[n_]; }
+    int32_t next_branch() const { return next().masks ? next().node : proposal_.plan.tree.parent[next().node]; }
+
+    const Proposal & proposal_;
+    std::vector<bool> has_branch_; // [nodes], drafted children or masks below them
+    size_t n_rows_;
+    size_t n_ = 0; // rows taken
+    size_t leaves_ = 1;
+    float gain_ = 0.0f;
+    bool is_open_ = true;
+};
+
+// The one whose next row brings most, null if none has any.
+Bid * best_of(std::vector<Bid> & bids) {
+    Bid * best = nullptr;
+    for (Bid & bid : bids) {
+        if (bid.is_open() && (best == nullptr || bid.next_gain() > best->next_gain())) {
+            best = &bid;
         }
     }
-    return n_best;
+    return best;
 }
 
 // A chain's best length and whether masks follow it, all lengths looked at. Its masks are read if all of it is
 // accepted. Where what is not accepted as a whole is decoded again, that is a price of the chain, and masks would break
 // it always.
-std::vector<Row> choose_chain(const std::vector<float> & path_p, const Budget & budget, const PlanLimits & limits) {
+std::vector<PlannedRow> choose_chain(const std::vector<float> & path_p, const Budget & budget,
+                                     const PlanLimits & limits) {
     const float price = budget.price();
     const size_t fixed = rows_before_drafts(limits);
     const float fixed_cost = budget.cost(fixed);
     const float cost_again = limits.decodes_again ? budget.cost(fixed + 1) - fixed_cost : 0.0f; // of a row
-    std::vector<Row> chain;
-    std::vector<Row> best;
+    std::vector<PlannedRow> chain;
+    std::vector<PlannedRow> best;
     float gain = 0.0f;
     float best_worth = 0.0f;
     for (size_t n = 0; n < path_p.size(); ++n) {
@@ -204,31 +220,74 @@ std::vector<Row> choose_chain(const std::vector<float> & path_p, const Budget & 
 
 } // namespace
 
-Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
-               const PlanLimits & limits) {
-    Plan plan(root_token);
+Proposal propose(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
+                 const PlanLimits & limits) {
+    Proposal proposal(root_token, limits);
+    proposal.trust = budget.trust();
+    Plan & plan = proposal.plan;
     const std::vector<float> path_p = grow(plan, evidence, mixer, limits, least_gain(budget, limits));
-    std::vector<Row> rows;
-    if (limits.chain) {
-        rows = choose_chain(path_p, budget, limits);
-    } else {
-        rows = list_rows(plan.tree, path_p, limits.masks > 0);
-        rows.resize(choose_number(rows, plan.tree, budget, limits));
-    }
+    proposal.rows =
+        limits.chain ? choose_chain(path_p, budget, limits) : list_rows(plan.tree, path_p, limits.masks > 0);
+    return proposal;
+}
 
+// All numbers are looked at: costs go in steps.
+std::vector<size_t> choose_numbers(const std::vector<const Proposal *> & proposals, const Budget & budget,
+                                   size_t n_fixed, size_t most_rows) {
+    const float price = budget.price();
+    const float fixed_cost = budget.cost(n_fixed);
+    std::vector<Bid> bids;
+    for (const Proposal * proposal : proposals) {
+        bids.emplace_back(*proposal);
+    }
+    std::vector<size_t> best(bids.size(), 0);
+    float best_worth = 0.0f;
+    size_t n_rows = n_fixed;
+    while (Bid * bid = best_of(bids)) {
+        if (!bid->next_fits() || n_rows + bid->next_rows() > most_rows) {
+            bid->close();
+            continue;
+        }
+        n_rows += bid->next_rows();
+        bid->take();
+        float brought = 0.0f;
+        for (const Bid & one : bids) {
+            brought += one.worth();
+        }
+        const float worth = brought - price * (budget.cost(n_rows) - fixed_cost);
+        if (worth > best_worth) {
+            best_worth = worth;
+            std::transform(bids.begin(), bids.end(), best.begin(), [](const Bid & one) { return one.n(); });
+        }
+    }
+    return best;
+}
+
+Plan settle(Proposal proposal, size_t n) {
+    Plan plan = std::move(proposal.plan);
+    const auto end = proposal.rows.begin() + static_cast<std::ptrdiff_t>(n);
     // Nodes were added in the order of their gains, so those chosen are the first ones.
-    const auto n_drafted = std::count_if(rows.begin(), rows.end(), [](const Row & row) { return !row.masks; });
+    const auto n_drafted = std::count_if(proposal.rows.begin(), end, [](const PlannedRow & row) { return !row.masks; });
     plan.tree.truncate(static_cast<size_t>(n_drafted) + 1);
     plan.candidates.resize(plan.tree.size());
     plan.masks_of_node.assign(plan.tree.size(), 0);
-    for (const Row & row : rows) {
-        if (row.masks) {
-            plan.masks_of_node[row.node] = limits.masks;
+    for (auto row = proposal.rows.begin(); row != end; ++row) {
+        if (row->masks) {
+            plan.masks_of_node[row->node] = proposal.limits.masks;
         } else {
-            plan.expected += row.gain;
+            plan.expected += row->gain;
         }
     }
     return plan;
+}
+
+Plan make_plan(int32_t root_token, const Evidence & evidence, const Mixer & mixer, const Budget & budget,
+               const PlanLimits & limits) {
+    Proposal proposal = propose(root_token, evidence, mixer, budget, limits);
+    const size_t n = limits.chain
+                         ? proposal.rows.size()
+                         : choose_numbers({&proposal}, budget, rows_before_drafts(limits), most_rows(limits))[0];
+    return settle(std::move(proposal), n);
 }
 
 } // namespace mp

@@ -16,7 +16,7 @@ from .app import app
 from .options import note, warn
 from .terminal import BROKEN_PIPE, forget_output, prepare
 
-COMMANDS = ("generate", "chat", "race", "serve", "models", "info", "doctor", "bench", "tune")
+COMMANDS = ("generate", "chat", "race", "serve", "batch", "models", "info", "doctor", "bench", "tune")
 
 broken: MaskProbeError | None = None  # why the commands cannot be imported
 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,6 +33,12 @@ def serve(
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="A site whose pages may use the server, * = any. Repeatable.")
     ] = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=16, help="Requests that are answered at once, and share passes and the context.")
+    ] = 1,
+    cache_ram: Annotated[
+        float, typer.Option(min=0, help="With --parallel, MiB for conversations that have to leave the context.")
+    ] = 1024.0,
     queue: Annotated[int, typer.Option(min=0, help="Most requests that wait for the model.")] = 32,
     max_body: Annotated[int, typer.Option(min=1, help="Largest request in bytes.")] = 4 * 2**20,
     chat_format: Annotated[
@@ -51,12 +57,13 @@ def serve(
         raise ValueError("the API key is empty; give one, or leave --api-key and MASKPROBE_API_KEY out")
     settings = parse_speculation(speculation)
     arguments = loading.arguments()
+    lanes: dict[str, Any] = {"n_parallel": parallel, "cache_ram": cache_ram}
     path = resolve_model(model)
     names = [alias] if alias else []
     names += [path.stem, path.name] + ([model] if model else [])
     with (
         closing(server.bind(host, port)) as bound,  # before the model: a port in use is known at once
-        MaskProbeLlama(path, chat_format=chat_format, speculation=settings, **arguments) as llm,
+        MaskProbeLlama(path, chat_format=chat_format, speculation=settings, **arguments, **lanes) as llm,
     ):
         if api_key is None and not server.is_local(bound):
             notes.print("Whoever reaches this address can use the model; --api-key KEY asks for a key.", style="yellow")

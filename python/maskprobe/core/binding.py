@@ -65,7 +65,12 @@ def _exceptions() -> dict[int, type[Exception]]:
     }
 
 
+def error_of(status: int, message: Any) -> Exception | None:
+    """The exception that stands for a core status with its message; None for MP_OK."""
+    return None if status == lib.MP_OK else _exceptions()[status](ffi.string(message).decode())
+
+
 def check(status: int) -> None:
     """Raises the exception that stands for a core status other than MP_OK."""
-    if status != lib.MP_OK:
-        raise _exceptions()[status](ffi.string(lib.mp_last_error()).decode())
+    if (error := error_of(status, lib.mp_last_error())) is not None:
+        raise error

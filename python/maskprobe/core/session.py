@@ -112,15 +112,24 @@ class Session:
     """
 
     def __init__(self, ctx: Any, table: Embeddings | None, *, cpu_kernels: bool) -> None:
+        c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
+        self._own(lib.mp_session_init(c_ctx, ffi.NULL if table is None else table.handle, 1.0), table, cpu_kernels)
+
+    @classmethod
+    def of_handle(cls, handle: Any, table: Embeddings | None, *, cpu_kernels: bool) -> Session:
+        """A session that was made elsewhere, an mp_session; it is freed with this object. Raises as the class does."""
+        session = cls.__new__(cls)
+        session._own(handle, table, cpu_kernels)
+        return session
+
+    def _own(self, handle: Any, table: Embeddings | None, cpu_kernels: bool) -> None:
+        if handle == ffi.NULL:
+            raise ModelError(ffi.string(lib.mp_last_error()).decode())
         self._table = table  # which the session borrows
         self._guide: Any = ffi.NULL  # the callback of the present generation, which borrows it
         self._raised: list[BaseException] = []  # within it
         self._cpu_kernels = cpu_kernels
-        c_ctx = ffi.cast("struct llama_context *", address_of(ctx))
-        session = lib.mp_session_init(c_ctx, ffi.NULL if table is None else table.handle, 1.0)
-        if session == ffi.NULL:
-            raise ModelError(ffi.string(lib.mp_last_error()).decode())
-        self._c: Any = ffi.gc(session, lib.mp_session_free)
+        self._c: Any = ffi.gc(handle, lib.mp_session_free)
         self._use_kernels(cpu_kernels)
 
     def close(self) -> None:
@@ -183,8 +192,16 @@ class Session:
     def step(self, out: Pass) -> None:
         """One pass: draft, decode, verify, commit. Raises what :meth:`prefill` and the guide raise."""
         check(lib.mp_session_step(self._c, out.c))
-        if self._raised:  # such as a KeyboardInterrupt, which must not be lost
-            raise self._raised.pop()
+        if (error := self.raised()) is not None:
+            raise error
+
+    def raised(self) -> BaseException | None:
+        """What the guide has raised since it was last asked for, as a KeyboardInterrupt, which must not be lost."""
+        return self._raised.pop() if self._raised else None
+
+    def end(self) -> None:
+        """Ends the present generation, if there is one; the KV cache stays for the next."""
+        check(lib.mp_session_end(self._c))
 
     def totals(self) -> Any:
         """What the passes of the present generation add up to, an mp_totals."""

@@ -47,9 +47,9 @@ class Knowledge:
             self.use_adjacency(followers)
         self.use_texts(store.load_texts(model.path, model.n_vocab))
 
-    def prepare(self, speculation: Speculation) -> None:
-        """Finds out now what a generation with this speculation would have to; may empty the KV cache."""
-        if speculation.plans_with_measured_costs():
+    def prepare(self, speculation: Speculation, *, for_all: bool) -> None:
+        """Finds out now what a generation with this speculation, or with any, would have to; may empty the KV cache."""
+        if for_all or speculation.plans_with_measured_costs():
             self.measured_costs()
 
     def resolve(self, speculation: Speculation, prompt: Sequence[int], seed: int) -> Resolved:

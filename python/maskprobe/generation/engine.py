@@ -5,30 +5,40 @@ Knows what fits the model and its context; leaves prompts as text, streams and l
 
 from __future__ import annotations
 
+from ..core.pool import Pool, PoolSizes
 from ..core.probing import open_session
 from ..drafting.knowledge import Knowledge
 from ..errors import UnsupportedModelError
 from ..llamacpp.model import Model
 from ..speculation import Speculation
+from .seats import Seats
 
 
 class Engine:
-    """Owns the model and the session.
+    """Owns the model and its sessions.
 
     Args:
         model: which the engine closes.
         setup: names what costs depend on besides the model.
         cpu_kernels: whether its passes take our kernels on the CPU.
+        lanes: that generations side by side have, None = one at a time, as it is with a recurrent state in any case.
 
     Raises:
         ModelError: the session cannot be made.
     """
 
-    def __init__(self, model: Model, setup: str, *, cpu_kernels: bool) -> None:
+    def __init__(self, model: Model, setup: str, *, cpu_kernels: bool, lanes: PoolSizes | None = None) -> None:
         self.model = model
         self.setup = setup
         opened = open_session(model, cpu_kernels=cpu_kernels)
         self.session = opened.session
+        self._pool: Pool | None = None
+        if lanes is not None and opened.drafting.shape != "chains":
+            opened.session.close()
+            scale = 1.0 if opened.embedding_scale is None else opened.embedding_scale
+            self._pool = Pool(model.ctx, opened.table, scale, lanes, cpu_kernels=cpu_kernels)
+            self.session = self._pool.lanes[0]  # what one lane is taught all know
+        self.seats = Seats(self.session, self._pool)
         self.drafting = opened.drafting  # what is possible, and why not more
         self.note = opened.note  # what its user should know, None if nothing
         self.embedding_scale = opened.embedding_scale  # by which embedding rows stand for token ids
@@ -37,7 +47,10 @@ class Engine:
 
     def close(self) -> None:
         """Frees everything; the engine is unusable after."""
-        self.session.close()
+        if self._pool is None:
+            self.session.close()
+        else:
+            self._pool.close()
         self.model.close()
 
     @property
@@ -71,10 +84,11 @@ class Engine:
                 f"a block of {speculation.rows()} rows does not fit n_ubatch={n_ubatch}; "
                 "use a smaller block or load the model with larger n_batch and n_ubatch"
             )
-        if drafting.shape == "trees" and speculation.leaves() > n_seq_max:
+        n_leaves = n_seq_max if self._pool is None else self._pool.sizes.n_ids
+        if drafting.shape == "trees" and speculation.leaves() > n_leaves:
             raise ValueError(
                 f"a block of {speculation.rows()} rows with masks={speculation.masks} has up to "
-                f"{speculation.leaves()} leaves, but this context has {n_seq_max} sequences; "
+                f"{speculation.leaves()} leaves, but this context has {n_leaves} sequences for it; "
                 "load the model with that speculation"
             )
 
@@ -83,8 +97,11 @@ class Engine:
 
     def reset(self, *, learned: bool = False) -> None:
         """Forgets the KV cache; with learned, what generations have taught the drafts as well."""
-        self.session.reset()
+        for seat in self.seats.all:
+            seat.session.reset()
+            seat.tokens = []
         if learned:
-            self.session.forget()
+            for seat in self.seats.all:
+                seat.session.forget()
             if self._knowledge is not None:
                 self._knowledge.teach()

@@ -17,14 +17,15 @@ from ..errors import SamplingError
 from ..results import Chunk, FinishReason, TokenLogprobs
 from .engine import Engine
 from .request import Request
+from .seats import Seat
 from .tally import Tally
 from .text import TextStream
 
 _LEAST_LOGPROB = -9999.0  # as OpenAI's API says it
 
 
-def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
-    """The chunks of a generation. Time that the consumer spends between two of them is not counted.
+def run(engine: Engine, seat: Seat, request: Request) -> Generator[Chunk, None, None]:
+    """The chunks of a generation in a seat. Time that the consumer spends between two of them is not counted.
 
     Raises:
         SamplingError: the grammar or the biases leave no token.
@@ -33,7 +34,7 @@ def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
     """
     try:
         with closing(request.chain):
-            yield from _Run(engine, request).chunks()
+            yield from _Run(engine, seat, request).chunks()
     except SamplingError as error:
         callbacks = request.chain.callbacks
         if callbacks is not None and callbacks.error is not None:
@@ -44,9 +45,10 @@ def run(engine: Engine, request: Request) -> Generator[Chunk, None, None]:
 class _Run:
     """A generation that runs: prompt, then pass by pass until something ends it."""
 
-    def __init__(self, engine: Engine, request: Request) -> None:
+    def __init__(self, engine: Engine, seat: Seat, request: Request) -> None:
         self._engine = engine
-        self._session = engine.session
+        self._seat = seat
+        self._session = seat.session
         self._request = request
         self._pass = Pass()  # the last one
         self._text = TextStream(request.stop)
@@ -55,7 +57,14 @@ class _Run:
 
     def chunks(self) -> Generator[Chunk, None, None]:
         """One chunk per committed token, and a last one with the figures."""
-        resolved = self._begin()
+        try:
+            yield from self._chunks()
+        finally:
+            self._seat.end()
+
+    def _chunks(self) -> Generator[Chunk, None, None]:
+        with self._seat.paused():
+            resolved = self._begin()
         tokens = self._prefill()
         n_left = min(self._request.max_tokens, self._engine.model.n_ctx() - len(self._request.prompt))
         while True:
@@ -85,26 +94,31 @@ class _Run:
             guide=None if request.chain.grammar is None else request.chain.grammar.guide,
         )
         tally.prompt_n = len(request.prompt) - tally.cache_n
+        self._seat.tokens = list(request.prompt)
         return resolved
 
     def _prefill(self) -> list[int]:
         """Decodes the prompt, which gives the first token."""
         while not (tokens := self._pass.tokens()):
             self._request.before_pass()
-            self._session.prefill(self._pass)
+            self._seat.prefill(self._pass)
         self._tally.prompt_ms = self._watch.lap_ms()
         return tokens
 
     def _step(self) -> list[int]:
-        """One pass."""
-        self._request.before_pass()
-        self._session.step(self._pass)
-        self._tally.add(self._pass)
-        return self._pass.tokens()
+        """Passes until one commits tokens: each does, unless others need the room."""
+        while True:
+            self._request.before_pass()
+            self._seat.step(self._pass)
+            if self._pass.n_rows:
+                self._tally.add(self._pass)
+            if tokens := self._pass.tokens():
+                return tokens
 
     def _show(self, tokens: list[int]) -> Generator[Chunk, None, FinishReason | None]:
         """The chunks of a pass's tokens. Returns why the generation ends with them, None if it does not."""
         tally, text, n_accepted = self._tally, self._text, self._pass.n_accepted
+        self._seat.tokens += tokens
         for i, token in enumerate(tokens):
             tally.predicted_n += 1
             if (self._pass.end and i == len(tokens) - 1) or self._is_ended_before(i):
@@ -133,7 +147,9 @@ class _Run:
 
     def _end(self, reason: FinishReason, resolved: Resolved | None) -> Chunk:
         """The last chunk: the text still held back, and the figures."""
-        totals, tally = self._session.totals(), self._tally
+        with self._seat.paused():
+            totals = self._session.totals()
+        tally = self._tally
         if resolved is not None and self._request.speculation is not None:
             choice = self._engine.knowledge.probe_choice()
             if choice is not None and self._request.speculation.probe_is("auto"):

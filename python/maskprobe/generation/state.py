@@ -34,6 +34,7 @@ def save(engine: Engine, path: Path) -> int:
         StateError: there is nothing to save, or llama.cpp cannot save it.
         OSError: the file cannot be written.
     """
+    _check_one_seat(engine)
     tokens = engine.session.cached()
     if not tokens:
         raise StateError("the KV cache is empty; generate something before save_state")
@@ -59,6 +60,7 @@ def load(engine: Engine, path: Path) -> int:
     Raises:
         StateError: the file does not fit; the KV cache is as before, or empty if llama.cpp refused it.
     """
+    _check_one_seat(engine)
     tokens, state = _read(path, engine.model)
     engine.reset()
     ctx = engine.model.ctx
@@ -74,6 +76,11 @@ def load(engine: Engine, path: Path) -> int:
         engine.reset()
         raise
     return len(tokens)
+
+
+def _check_one_seat(engine: Engine) -> None:
+    if len(engine.seats.all) > 1:
+        raise StateError("a state is of one text: load the model with n_parallel=1 to save or load it")
 
 
 def _read(path: Path, model: Model) -> tuple[list[int], npt.NDArray[np.uint8]]:

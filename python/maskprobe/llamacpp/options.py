@@ -27,8 +27,9 @@ _INTEGERS = {
     "n_threads_batch": (1, 512),
     "split_mode": (0, 3),
     "main_gpu": (0, 255),
+    "n_parallel": (1, 16),
 }
-_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "cpu_kernels", "verbose")
+_FLAGS = ("flash_attn", "use_mmap", "use_mlock", "offload_kqv", "cpu_kernels", "queue", "verbose")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +62,9 @@ class LoadOptions:
     control_vector: ControlVector | None
     snapshot_memory: float
     cpu_kernels: bool
+    n_parallel: int
+    cache_ram: float
+    queue: bool
     verbose: bool
 
     @staticmethod
@@ -89,6 +93,7 @@ class LoadOptions:
         for name in ("rope_freq_base", "rope_freq_scale"):
             setattr(self, name, checked_number(name, getattr(self, name), 0.0))
         self.snapshot_memory = checked_number("snapshot_memory", self.snapshot_memory, 0.0, 1.0)
+        self.cache_ram = checked_number("cache_ram", self.cache_ram, 0.0)
         self.tensor_split = [checked_number("tensor_split", share, 0.0) for share in self.tensor_split]
         if len(self.tensor_split) > (most := llama_cpp.llama_max_devices()):
             raise ValueError(

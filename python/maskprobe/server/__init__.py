@@ -8,6 +8,18 @@ It needs ``pip install "maskprobe[server]"``.
 
 from .answering import Patience
 from .app import LOCAL_HOSTS, Settings, create_app
+from .batches import Batch
 from .run import bind, host_of, is_local, serve, url_of
 
-__all__ = ["LOCAL_HOSTS", "Patience", "Settings", "bind", "create_app", "host_of", "is_local", "serve", "url_of"]
+__all__ = [
+    "LOCAL_HOSTS",
+    "Batch",
+    "Patience",
+    "Settings",
+    "bind",
+    "create_app",
+    "host_of",
+    "is_local",
+    "serve",
+    "url_of",
+]

@@ -64,7 +64,7 @@ class Settings:
 def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     """The application that serves a model, which nobody else may use meanwhile. ``app.state.worker`` runs it."""
     metrics = Metrics()
-    worker = Worker(settings.queue, metrics)
+    worker = Worker(settings.queue, metrics, llm.n_parallel)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

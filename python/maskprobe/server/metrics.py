@@ -17,7 +17,12 @@ _COUNTERS = (
     ("llamacpp:prompt_seconds", "prompt_ms", 1e-3, "Time spent on prompts."),
     ("llamacpp:tokens_predicted", "predicted_n", 1.0, "Tokens generated."),
     ("llamacpp:tokens_predicted_seconds", "predicted_ms", 1e-3, "Time spent on generating."),
-    ("llamacpp:n_decode", "decodes", 1.0, "Calls of llama_decode, those of prompts and ended requests too."),
+    (
+        "llamacpp:n_decode",
+        "decodes",
+        1.0,
+        "Passes by request, those of prompts and ended requests too.",
+    ),
     ("llamacpp:spec_decode_num_draft_tokens", "draft_n", 1.0, "Tokens drafted."),
     ("llamacpp:spec_decode_num_accepted_tokens", "draft_n_accepted", 1.0, "Drafted tokens accepted."),
     ("maskprobe:passes", "passes", 1.0, "Forward passes after prompts; each commits the accepted drafts and one more."),

@@ -1,4 +1,4 @@
-"""The thread that uses the model and the queue in front of it, and a second one for what only reads the model.
+"""The threads that use the model and the queue in front of them, and one more for what only reads the model.
 
 Knows jobs, their order and their end; leaves HTTP and dictionaries to others.
 """
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -71,39 +72,48 @@ class Job:
         return part
 
 
+@dataclass
+class Slot:
+    """A place in which jobs run one after the other."""
+
+    job: Job | None = None  # that runs
+    task: int = -1  # which job of all that was the latest here, -1 = none yet
+
+
 class Worker:
-    """Runs jobs one after the other, and checks those that wait meanwhile.
+    """Runs jobs in the order in which they come, so many at once, and checks those that wait meanwhile.
 
     Args:
         limit: most jobs that may wait.
         metrics: count what was done.
+        n_slots: jobs that run at once.
     """
 
-    def __init__(self, limit: int, metrics: Metrics) -> None:
+    def __init__(self, limit: int, metrics: Metrics, n_slots: int = 1) -> None:
         self._limit = limit
         self._metrics = metrics
         self._waiting: deque[Job] = deque()
         self._reading: deque[Job] = deque()
-        self._running: Job | None = None
+        self.slots = [Slot() for _ in range(n_slots)]
         self._n_begun = 0
         self._stopping = False
         self._changed = threading.Condition()
         # A process must be able to end whatever the model does.
         self._threads = [
-            threading.Thread(target=self._work, name="maskprobe-model", daemon=True),
+            *(threading.Thread(target=self._work, args=(s,), name="maskprobe-model", daemon=True) for s in self.slots),
             threading.Thread(target=self._read, name="maskprobe-reader", daemon=True),
         ]
-        metrics.watch(lambda: (int(self.busy), len(self._waiting)))
+        metrics.watch(lambda: (self.n_running, len(self._waiting)))
+
+    @property
+    def n_running(self) -> int:
+        """Jobs that run."""
+        return sum(slot.job is not None for slot in self.slots)
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs."""
-        return self._running is not None
-
-    @property
-    def n_begun(self) -> int:
-        """Jobs that were begun so far."""
-        return self._n_begun
+        """Whether every slot has a job."""
+        return self.n_running == len(self.slots)
 
     def start(self) -> None:
         """Starts the threads."""
@@ -117,7 +127,7 @@ class Worker:
             ApiError: the queue is full, or the server is stopping.
         """
         with self._changed:
-            self._enqueue(job, self._waiting, self.busy)
+            self._enqueue(job, self._waiting, self.n_running - len(self.slots) + 1)
 
     async def read(self, call: Callable[[], Part]) -> Part:
         """What a call returns that reads the model (its vocabulary, its template) and does not use its context.
@@ -127,7 +137,7 @@ class Worker:
         """
         job = Job(lambda _: [call()])
         with self._changed:
-            self._enqueue(job, self._reading, False)
+            self._enqueue(job, self._reading, 0)
         part = await job.next()
         assert part is not None, "a call returns something"
         return part
@@ -135,7 +145,7 @@ class Worker:
     def drop(self, job: Job) -> None:
         """Ends a job that nobody waits for: at once if it is queued, before its next pass if it runs."""
         with self._changed:
-            if job is self._running and job.stop is None:
+            if job.stop is None and any(slot.job is job for slot in self.slots):
                 job.stop = Dropped()
             elif job in self._waiting:
                 self._waiting.remove(job)
@@ -145,15 +155,16 @@ class Worker:
         self._metrics.count("dropped")
 
     def stop(self) -> None:
-        """Ends all jobs, the running one before its next pass, and the threads with them."""
+        """Ends all jobs, running ones before their next pass, and the threads with them."""
         with self._changed:
             self._stopping = True
             for jobs in (self._waiting, self._reading):
                 for job in jobs:
                     job.put(_stopping())
                 jobs.clear()
-            if self._running is not None:
-                self._running.stop = self._running.stop or _stopping()
+            for slot in self.slots:
+                if slot.job is not None:
+                    slot.job.stop = slot.job.stop or _stopping()
             self._changed.notify_all()
 
     def join(self, seconds: float) -> bool:
@@ -164,10 +175,11 @@ class Worker:
                 thread.join(max(end - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _enqueue(self, job: Job, jobs: deque[Job], busy: bool) -> None:
+    def _enqueue(self, job: Job, jobs: deque[Job], n_more: int) -> None:
+        """Adds a job to those that wait; n_more: how many more of them will."""
         if self._stopping:
             raise _stopping()
-        if len(jobs) + busy > self._limit:
+        if len(jobs) + n_more > self._limit:
             self._metrics.count("refused")
             raise ApiError(
                 429,
@@ -178,10 +190,10 @@ class Worker:
         jobs.append(job)
         self._changed.notify_all()
 
-    # --- the model's thread ---------------------------------------------------------------------------
+    # --- the model's threads --------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
+    def _work(self, slot: Slot) -> None:
+        while (job := self._next(slot)) is not None:
             end: Exception | None = None
             try:
                 for part in job.begin(partial(self._before_pass, job)):
@@ -193,7 +205,7 @@ class Worker:
                 if error is not job.stop:
                     self._metrics.count("failed")
             with self._changed:
-                self._running = None
+                slot.job = None
             job.put(end)
 
     def _before_pass(self, job: Job) -> None:
@@ -201,12 +213,13 @@ class Worker:
             raise job.stop
         self._metrics.count_decode()
 
-    def _next(self) -> Job | None:
+    def _next(self, slot: Slot) -> Job | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
-            self._running = self._waiting.popleft() if self._waiting else None
-            self._n_begun += self.busy
-            return self._running
+            if self._waiting:
+                slot.job, slot.task = self._waiting.popleft(), self._n_begun
+                self._n_begun += 1
+            return slot.job
 
     # --- the reader's thread --------------------------------------------------------------------------
 

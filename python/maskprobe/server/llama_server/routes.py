@@ -14,7 +14,7 @@ from ..chats import completion_choices
 from ..errors import ApiError
 from ..prompt import chat_text
 from ..requests import ChatRequest, Request
-from ..worker import Part
+from ..worker import Part, Slot
 from .body import FIELDS, DetokenizeRequest, InfillRequest, TokenizeRequest
 from .infill import CompletionForm
 
@@ -75,7 +75,7 @@ def llama_server_routes(service: Service) -> APIRouter:
     async def slots(fail_on_no_slot: str = "") -> Response:
         if fail_on_no_slot and service.worker.busy:
             raise ApiError(503, "the model is busy", code="no_slot_available")
-        return JSONResponse([_slot(service)])
+        return JSONResponse([_slot(service, i, slot) for i, slot in enumerate(service.worker.slots)])
 
     return router
 
@@ -126,7 +126,7 @@ def _props(service: Service) -> Part:
     bos, eos = (llm.piece(token, special=True) if token >= 0 else b"" for token in (llm.token_bos(), llm.token_eos()))
     return {
         "default_generation_settings": {"n_ctx": llm.n_ctx(), "params": _DEFAULTS},
-        "total_slots": 1,
+        "total_slots": len(service.worker.slots),
         "model_alias": service.name,
         "model_path": llm.model_path.name,
         "modalities": {"vision": False, "audio": False},
@@ -138,11 +138,11 @@ def _props(service: Service) -> Part:
     }
 
 
-def _slot(service: Service) -> Part:
+def _slot(service: Service, i: int, slot: Slot) -> Part:
     return {
-        "id": 0,
-        "id_task": service.worker.n_begun - 1,
+        "id": i,
+        "id_task": slot.task,
         "n_ctx": service.llm.n_ctx(),
         "speculative": service.llm.drafting.shape != "none",
-        "is_processing": service.worker.busy,
+        "is_processing": slot.job is not None,
     }

@@ -1,0 +1,149 @@
+#include "parts.h"
+
+#include <algorithm>
+
+namespace mp {
+
+namespace {
+
+struct Draft {
+    Part * part;
+    Proposal proposal;
+};
+
+size_t n_pending(const Part & part) { return part.lane->pending().size(); }
+bool in_prompt(const Part & part) { return part.lane->phase() == Lane::Phase::prefill; }
+
+class Layout {
+public:
+    Layout(Parts & parts, size_t most_rows, size_t piece) : parts_(parts), n_left_(most_rows), piece_(piece) {}
+
+    void divide();
+    void lay_out();
+
+private:
+    void divide_pieces();
+    void draft(Part & part);
+    void take(Part & part, Plan plan);
+    void settle(std::vector<Draft> & drafts);
+
+    Parts & parts_;
+    size_t n_left_; // rows that the pass may still have
+    size_t piece_;
+    size_t n_rows_ = 0;  // that it has so far
+    size_t n_texts_ = 0; // parts that are no pieces
+    std::vector<Draft> drafts_;
+};
+
+// Gives each part what it must have: all that is pending, or a piece of it where that is much.
+void Layout::divide() {
+    parts_.resize(std::min(parts_.size(), n_left_));
+    size_t n_to_come = parts_.size();
+    for (Part & part : parts_) {
+        --n_to_come;
+        const size_t n = n_pending(part);
+        part.is_piece = in_prompt(part) || (parts_.size() > 1 && n > piece_) || n + n_to_come > n_left_;
+        n_left_ -= part.is_piece ? 1 : n;
+    }
+    divide_pieces();
+    for (const Part & part : parts_) {
+        n_rows_ += part.is_piece ? part.n_piece : n_pending(part);
+        n_texts_ += part.is_piece ? 0 : 1;
+    }
+}
+
+// Pieces fill the pass up to its best size and have equal shares of that, so that a short prompt does not wait for a
+// long one. Each has a row already.
+void Layout::divide_pieces() {
+    size_t n_others = 0;
+    std::vector<Part *> pieces;
+    for (Part & part : parts_) {
+        if (part.is_piece) {
+            // What follows a committed token is looked at only where nothing else is pending.
+            part.n_piece = n_pending(part) - (in_prompt(part) ? 0 : 1);
+            pieces.push_back(&part);
+        } else {
+            n_others += n_pending(part);
+        }
+    }
+    std::sort(pieces.begin(), pieces.end(), [](const Part * a, const Part * b) { return a->n_piece < b->n_piece; });
+    const size_t n_most = n_left_ + pieces.size();
+    size_t n_shared = std::min(n_most, std::max(pieces.size(), piece_ - std::min(piece_, n_others)));
+    n_left_ = n_most;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+        size_t & n = pieces[i]->n_piece;
+        n = std::min(n, n_shared / (pieces.size() - i));
+        n_shared -= n;
+        n_left_ -= n;
+    }
+}
+
+void Layout::lay_out() {
+    for (Part & part : parts_) {
+        try {
+            part.is_piece ? part.lane->lay_out_piece(part.n_piece) : draft(part);
+        } catch (...) {
+            part.fail();
+        }
+    }
+    while (!drafts_.empty()) { // those with the costs of the first one
+        const Market * market = &drafts_.front().part->lane->market();
+        const auto end = std::stable_partition(drafts_.begin(), drafts_.end(), [market](const Draft & one) {
+            return &one.part->lane->market() == market;
+        });
+        std::vector<Draft> others(std::make_move_iterator(end), std::make_move_iterator(drafts_.end()));
+        drafts_.erase(end, drafts_.end());
+        settle(drafts_);
+        drafts_ = std::move(others);
+    }
+}
+
+// What a part drafts where that is its own to say; else what it proposes.
+void Layout::draft(Part & part) {
+    Lane & lane = *part.lane;
+    PlanLimits limits = lane.limits();
+    limits.rows = std::min(limits.rows, n_pending(part) + n_left_);
+    limits.others = n_rows_ - n_pending(part);
+    lane.market().open(n_texts_);
+    const int32_t root = lane.pending().back();
+    if (parts_.size() > 1 && lane.drafter().proposes()) {
+        drafts_.push_back({&part, lane.drafter().propose(root, limits)});
+    } else {
+        take(part, lane.drafter().plan(root, limits));
+    }
+}
+
+void Layout::take(Part & part, Plan plan) {
+    part.lane->lay_out(std::move(plan));
+    const size_t n_drafts = part.lane->block().n_rows() - n_pending(part);
+    n_rows_ += n_drafts;
+    n_left_ -= n_drafts;
+}
+
+// The rows that earn most among proposals with the same costs.
+void Layout::settle(std::vector<Draft> & drafts) {
+    std::vector<const Proposal *> proposals;
+    for (const Draft & one : drafts) {
+        proposals.push_back(&one.proposal);
+    }
+    const Budget & budget = drafts.front().part->lane->drafter().budget();
+    const std::vector<size_t> numbers = choose_numbers(proposals, budget, n_rows_, n_rows_ + n_left_);
+    for (size_t i = 0; i < drafts.size(); ++i) {
+        Part & part = *drafts[i].part;
+        try {
+            take(part, part.lane->drafter().settle(std::move(drafts[i].proposal), numbers[i]));
+        } catch (...) {
+            part.fail();
+        }
+    }
+}
+
+} // namespace
+
+void lay_out_rows(Parts & parts, size_t most_rows, size_t piece) {
+    Layout layout(parts, most_rows, piece);
+    layout.divide();
+    layout.lay_out();
+}
+
+} // namespace mp

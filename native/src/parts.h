@@ -1,0 +1,42 @@
+// The parts that lanes have in one pass: how its rows are divided among them. Roots come first, then pieces of prompts,
+// then drafts, whoever's they are, as far as they earn their cost. Knows numbers of rows; which lanes there are, and
+// decoding, is Pool's.
+#pragma once
+
+#include "lane.h"
+
+#include <exception>
+#include <vector>
+
+namespace mp {
+
+// What a pass came to for one lane.
+struct Outcome {
+    const mp_pass * pass = nullptr; // valid until the lane's next pass; without rows if the lane had to wait
+    std::exception_ptr error;       // why it failed, null if it did not
+};
+
+struct Part {
+    size_t i; // which lane of the pool
+    Lane * lane;
+    Outcome * outcome;
+    bool is_piece = false; // it takes the next n_piece of its pending tokens; else all of them, and drafts
+    size_t n_piece = 0;
+    size_t first_row = 0; // in the batch
+    bool is_out = false;  // it has failed
+
+    // Of a catch clause: the lane's generation ends with what was thrown. None of its rows are in the memory, or they
+    // are the last ones.
+    void fail() {
+        outcome->error = std::current_exception();
+        lane->abandon(true);
+        is_out = true;
+    }
+};
+using Parts = std::vector<Part>;
+
+// Lays out the rows of all parts, the first ones first where there are more parts than rows: at most most_rows
+// together. piece: rows that a pass with pieces of prompts should have. A part whose drafts fail is out.
+void lay_out_rows(Parts & parts, size_t most_rows, size_t piece);
+
+} // namespace mp

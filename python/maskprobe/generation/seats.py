@@ -1,0 +1,103 @@
+"""Seats: whoever generates has one, with a session in the core. An object has one, or several that share passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from ..core.pool import Pool, PoolFigures
+from ..core.session import Pass, Session
+from .passes import Passes
+
+
+class Seat:
+    """A session that nobody else's passes have to do with."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.tokens: list[int] = []  # of the latest text here, as far as it is known
+        self.thread = 0  # that has it, 0 = it is free
+        self.used = 0  # when it was taken last: a count
+
+    def prefill(self, out: Pass) -> None:
+        """A pass with a piece of the prompt."""
+        self.session.prefill(out)
+
+    def step(self, out: Pass) -> None:
+        """A pass behind the prompt."""
+        self.session.step(out)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """The session, for calls that are no passes."""
+        return nullcontext()
+
+    def end(self) -> None:
+        """The generation is over, whatever has ended it."""
+        with self.paused():
+            self.session.end()
+
+
+class LaneSeat(Seat):
+    """A lane, whose passes are those of other lanes too."""
+
+    def __init__(self, session: Session, lane: int, passes: Passes) -> None:
+        super().__init__(session)
+        self._lane = lane
+        self._passes = passes
+
+    def prefill(self, out: Pass) -> None:
+        self._passes.step(self._lane, out)
+
+    def step(self, out: Pass) -> None:
+        self._passes.step(self._lane, out)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self._passes.paused()
+
+    def end(self) -> None:
+        self._passes.leave(self._lane)
+        super().end()
+
+
+class Seats:
+    """All seats of an object.
+
+    Args:
+        session: the only one, if there is no pool.
+        pool: whose lanes are the sessions.
+    """
+
+    def __init__(self, session: Session, pool: Pool | None) -> None:
+        self._pool = pool
+        self._passes = None if pool is None else Passes(pool)
+        self.all: list[Seat] = [Seat(session)]
+        if pool is not None and self._passes is not None:
+            self.all = [LaneSeat(session, lane, self._passes) for lane, session in enumerate(pool.lanes)]
+
+    def choose(self, free: Sequence[Seat], prompt: Sequence[int]) -> Seat:
+        """The best of these for a prompt: one whose text it goes on from, else the one that was used longest ago."""
+        if len(self.all) == 1:
+            return free[0]
+
+        def worth(seat: Seat) -> tuple[int, int]:
+            n_common = _common_prefix(seat.tokens, prompt)
+            return (n_common if 2 * n_common > len(seat.tokens) else 0, -seat.used)
+
+        return max(free, key=worth)
+
+    def figures(self) -> PoolFigures | None:
+        """What the cells of a pool are used for, None if there is none."""
+        if self._pool is None or self._passes is None:
+            return None
+        with self._passes.paused():
+            return self._pool.figures()
+
+    @property
+    def n_passes(self) -> int:
+        """Passes that lanes have shared."""
+        return 0 if self._passes is None else self._passes.n_made
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
