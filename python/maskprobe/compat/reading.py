@@ -86,14 +86,15 @@ def _grammar(llm: LoadedModel, form: Format, choice: Choice, arguments: Mapping[
     )
     opened, thinks = opened_reasoning(form, prompt_end), can_think(form, llm.chat_formats.template(tools=True) or "")
     key = repr((form, wanted, opened, thinks))  # agents send the same tools again and again
-    if key not in llm.reply_grammars:
-        vocab = llm.engine.model.vocab
-        rules = Rules(llm.control_tokens.split, vocab.is_end, lambda schema: Grammar.from_schema(schema).matcher(vocab))
-        made = reply_grammar(form, wanted, rules, thinks=thinks, opened=opened)
-        if len(llm.reply_grammars) >= _MOST_GRAMMARS:
-            llm.reply_grammars.clear()
-        llm.reply_grammars[key] = made
-    return llm.reply_grammars[key]
+    if key in (made := llm.reply_grammars):
+        return made[key]
+    vocab = llm.engine.model.vocab
+    rules = Rules(llm.control_tokens.split, vocab.is_end, lambda schema: Grammar.from_schema(schema).matcher(vocab))
+    grammar = reply_grammar(form, wanted, rules, thinks=thinks, opened=opened)
+    # A new dictionary: other threads may be looking into the old one.
+    kept = made if len(made) < _MOST_GRAMMARS else {}
+    llm.reply_grammars = {**kept, key: grammar}
+    return grammar
 
 
 def _function(function: Mapping[str, Any], must_call: bool) -> Function:
