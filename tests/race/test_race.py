@@ -101,6 +101,7 @@ def test_a_terminal_shows_both(model: str, tmp_path: Path) -> None:
     assert child.exitstatus == 0, shown
     assert "stock llama.cpp" in shown
     assert "x stock llama.cpp" in shown
+    assert "@font-face" not in picture.read_text()
     texts = "".join(ElementTree.parse(picture).getroot().itertext())
     assert "maskprobe" in texts
     assert "equal" in texts
