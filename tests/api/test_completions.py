@@ -28,16 +28,6 @@ TOOL = {
 
 
 @pytest.fixture(scope="module")
-def stock(model_path: Callable[[str], Path]) -> Iterator[llama_cpp.Llama]:
-    """llama-cpp-python on the same file, flash attention on as ours is."""
-    llama = llama_cpp.Llama(
-        str(model_path("Q4_0")), n_ctx=1024, n_threads=1, n_threads_batch=1, flash_attn=True, verbose=False
-    )
-    yield llama
-    llama.close()
-
-
-@pytest.fixture(scope="module")
 def ours(model_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
     with MaskProbeLlama(model_path("Q4_0"), n_ctx=1024, n_threads=1, speculation=Speculation(budget=12)) as llm:
         yield llm

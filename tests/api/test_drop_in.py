@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,6 @@ from maskprobe.compat.drop_in import INSTEAD
 
 QUESTION = [{"role": "user", "content": "Name a colour."}]
 TEXTS = ["Hello, wörld", "<|im_start|>user\n", " leading", ""]
-
-
-@pytest.fixture(scope="module")
-def stock(model_path: Callable[[str], Path]) -> Iterator[llama_cpp.Llama]:
-    llama = llama_cpp.Llama(str(model_path("Q4_0")), n_ctx=1024, n_threads=1, flash_attn=True, verbose=False)
-    yield llama
-    llama.close()
 
 
 # --- the constructor --------------------------------------------------------------------------------------
