@@ -16,6 +16,11 @@ from rich.live import Live
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
+from ..race import course, screen
+from ..race.course import Race
+from ..race.prompts import PROMPTS
+from ..race.screen import Panes
+from ..race.stock import Stock
 from .app import app
 from .groups import grouped
 from .loading import Loading
@@ -41,9 +46,6 @@ def race(
     loading: Loading,
 ) -> None:
     """Watch stock llama.cpp and maskprobe answer the same prompts, each with the machine for itself."""
-    from ..race import course, screen
-    from ..race.stock import Stock
-
     asked = _asked(prompt or [], kind or [])
     settings = parse_speculation(speculation)
     console = tables()
@@ -67,8 +69,6 @@ def race(
 
 
 def _asked(texts: list[str], kinds: list[str]) -> dict[str, str]:
-    from ..race.prompts import PROMPTS
-
     for kind in kinds:
         if kind not in PROMPTS:
             raise ValueError(f"there is no prompt {kind!r}; take one of {', '.join(PROMPTS)}")
@@ -87,24 +87,13 @@ class _Watch:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live: Live | None = None
-        self._panes: object = None
 
-    def begin(self, race: object, ours: bool) -> None:
-        from ..race.course import Race
-        from ..race.screen import Panes
-
-        if not ours:
-            assert isinstance(race, Race)
-            self._panes = Panes(race)
-            self._live = Live(self._panes, console=self._console, refresh_per_second=_FRAMES)
-            self._live.start()
+    def begin(self, race: Race) -> None:
+        self._panes = Panes(race)
+        self._live = Live(self._panes, console=self._console, refresh_per_second=_FRAMES)
+        self._live.start()
 
     def end(self) -> None:
         """Waits until the slower answer has been shown to its end."""
-        from ..race.screen import Panes
-
-        assert self._live is not None
-        assert isinstance(self._panes, Panes)
         time.sleep(self._panes.catch_up_seconds())
         self._live.stop()

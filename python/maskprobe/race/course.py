@@ -99,21 +99,20 @@ class Race:
 
 
 def run(
-    llm: MaskProbeLlama, stock: Stock, prompts: Prompts, max_tokens: int, begin: Callable[[Race, bool], None]
+    llm: MaskProbeLlama, stock: Stock, prompts: Prompts, max_tokens: int, begin: Callable[[Race], None]
 ) -> Iterator[Race]:
     """The races, each when it is over.
 
     Args:
-        begin: is told of a race before each runner starts, and whether that is ours; the race fills meanwhile.
+        begin: is given each race before it starts; the race fills meanwhile.
     """
     for _ in stock.answer(prompts[0][1], 4):  # neither runner's first passes count
         pass
     llm.generate(prompts[0][1], max_tokens=4, temperature=0.0)
     for name, ids in prompts:
         race = Race(name)
-        begin(race, False)
+        begin(race)
         _let_stock_run(llm, stock, ids, max_tokens, race.stock)
-        begin(race, True)
         _let_ours_run(llm, ids, max_tokens, race.ours)
         if (at := race.parts_at) is not None:
             race.gap = stock.gap(ids + race.stock.tokens[:at])

@@ -75,3 +75,20 @@ def skipped_header(kinds: Collection[str]) -> dict[str, str]:
     """The header that names the types of the tools of a request that this server has not."""
     plain = sorted({kind if re.fullmatch(r"[\w.-]{1,64}", kind, re.ASCII) else "other" for kind in kinds})
     return {"x-skipped-tools": ", ".join(plain)} if plain else {}
+
+
+def wrong(param: str, message: str) -> ApiError:
+    """What is wrong with a part of a request, which is named as its client does."""
+    return ApiError(400, f"{param}: {message}", param=param)
+
+
+def text_at(part: Part, key: str, at: str) -> str:
+    """The text that a part of a request has under a key; at: where the part stands.
+
+    Raises:
+        ApiError: there is none.
+    """
+    value = part.get(key)
+    if not isinstance(value, str):
+        raise wrong(f"{at}.{key}", f"must be a text, got {value!r:.80}")
+    return value

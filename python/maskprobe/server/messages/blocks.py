@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ApiError
+from ..translation import text_at, wrong
 from ..worker import Part
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -19,7 +19,7 @@ def chat_messages(messages: Sequence[Part]) -> list[Part]:
         at = f"messages[{i}]"
         role, content = message.get("role"), message.get("content")
         if role not in ("user", "assistant", "system"):
-            raise _wrong(f"{at}.role", f"must be user or assistant, got {role!r:.80}")
+            raise wrong(f"{at}.role", f"must be user or assistant, got {role!r:.80}")
         if isinstance(content, str):
             found.append({"role": role, "content": content})
         elif role == "assistant":
@@ -34,17 +34,17 @@ def text_of(content: Any, at: str) -> str:
     if isinstance(content, str):
         return content
     blocks = _blocks(content, at)
-    return "\n".join(_string(block, "text", place) for place, block in blocks if _is(block, place, "text"))
+    return "\n".join(text_at(block, "text", place) for place, block in blocks if _is(block, place, "text"))
 
 
 def _blocks(content: Any, at: str) -> list[tuple[str, Part]]:
     """The blocks with their places."""
     if not isinstance(content, list):
-        raise _wrong(at, f"must be a text or a list of blocks, got {content!r:.80}")
+        raise wrong(at, f"must be a text or a list of blocks, got {content!r:.80}")
     blocks = [(f"{at}[{i}]", block) for i, block in enumerate(content)]
     for place, block in blocks:
         if not isinstance(block, dict):
-            raise _wrong(place, f"must be a block with a type, got {block!r:.80}")
+            raise wrong(place, f"must be a block with a type, got {block!r:.80}")
     return blocks
 
 
@@ -54,10 +54,10 @@ def _asked(role: str, blocks: list[tuple[str, Part]]) -> list[Part]:
     for place, block in blocks:
         if block.get("type") == "tool_result" and role == "user":
             content = text_of(block.get("content") or "", f"{place}.content")
-            call_id = _string(block, "tool_use_id", place)
+            call_id = text_at(block, "tool_use_id", place)
             found.append({"role": "tool", "tool_call_id": call_id, "content": content})
         elif _is(block, place, "text", "tool_result"):
-            texts.append(_string(block, "text", place))
+            texts.append(text_at(block, "text", place))
     if texts or not found:
         found.append({"role": role, "content": "\n".join(texts)})
     return found
@@ -68,13 +68,13 @@ def _said(blocks: list[tuple[str, Part]]) -> Part:
     for place, block in blocks:
         kind = block.get("type")
         if kind == "thinking":
-            thoughts.append(_string(block, "thinking", place))
+            thoughts.append(text_at(block, "thinking", place))
         elif kind == "tool_use":
             arguments = json.dumps(block.get("input") or {}, ensure_ascii=False)
-            function = {"name": _string(block, "name", place), "arguments": arguments}
-            calls.append({"id": _string(block, "id", place), "type": "function", "function": function})
+            function = {"name": text_at(block, "name", place), "arguments": arguments}
+            calls.append({"id": text_at(block, "id", place), "type": "function", "function": function})
         elif kind != "redacted_thinking" and _is(block, place, "text", "thinking", "tool_use"):
-            texts.append(_string(block, "text", place))
+            texts.append(text_at(block, "text", place))
     message: Part = {"role": "assistant", "content": "\n".join(texts) if texts else None}
     if thoughts:
         message["reasoning_content"] = "\n".join(thoughts)
@@ -86,15 +86,8 @@ def _said(blocks: list[tuple[str, Part]]) -> Part:
 def _is(block: Part, place: str, *kinds: str) -> bool:
     """Whether a block is of the first kind; kinds: all that may be there."""
     if block.get("type") != kinds[0]:
-        raise _wrong(f"{place}.type", f"must be {' or '.join(kinds)}, got {block.get('type')!r:.80}")
+        raise wrong(f"{place}.type", f"must be {' or '.join(kinds)}, got {block.get('type')!r:.80}")
     return True
-
-
-def _string(block: Part, key: str, at: str) -> str:
-    value = block.get(key)
-    if not isinstance(value, str):
-        raise _wrong(f"{at}.{key}", f"must be a text, got {value!r:.80}")
-    return value
 
 
 def chat_tools(tools: Sequence[Part]) -> tuple[list[Part], list[str]]:
@@ -104,7 +97,7 @@ def chat_tools(tools: Sequence[Part]) -> tuple[list[Part], list[str]]:
         if tool.get("type") not in (None, "custom"):
             others.append(str(tool["type"]))
             continue
-        function = {"name": _string(tool, "name", f"tools[{i}]"), "parameters": tool.get("input_schema")}
+        function = {"name": text_at(tool, "name", f"tools[{i}]"), "parameters": tool.get("input_schema")}
         if tool.get("description") is not None:
             function["description"] = tool["description"]
         functions.append({"type": "function", "function": function})
@@ -115,11 +108,7 @@ def chat_choice(choice: Part) -> Any:
     """A tool_choice as that of chats."""
     kind = choice.get("type")
     if kind == "tool":
-        return {"type": "function", "function": {"name": _string(choice, "name", "tool_choice")}}
+        return {"type": "function", "function": {"name": text_at(choice, "name", "tool_choice")}}
     if not isinstance(kind, str) or kind not in _CHOICES:
-        raise _wrong("tool_choice.type", f"must be auto, any, tool or none, got {kind!r:.80}")
+        raise wrong("tool_choice.type", f"must be auto, any, tool or none, got {kind!r:.80}")
     return _CHOICES[kind]
-
-
-def _wrong(param: str, message: str) -> ApiError:
-    return ApiError(400, f"{param}: {message}", param=param)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ApiError
+from ..translation import text_at, wrong
 from ..worker import Part
 
 _TEXTS = ("input_text", "output_text", "text", "refusal", "summary_text", "reasoning_text")
@@ -29,7 +29,7 @@ def messages_of(items: Sequence[Part], n_before: int = 0) -> list[Part]:
 def _add(messages: list[Part], item: Part, at: str) -> None:
     kind = item.get("type") or "message"
     if kind == "message":
-        role, content = _string(item, "role", at), _content(item.get("content"), f"{at}.content")
+        role, content = text_at(item, "role", at), _content(item.get("content"), f"{at}.content")
         if role == "assistant":
             _turn(messages, unlike=("content", "tool_calls"))["content"] = content
         else:
@@ -38,14 +38,14 @@ def _add(messages: list[Part], item: Part, at: str) -> None:
         texts = _content(item.get("content") or item.get("summary") or [], f"{at}.content")
         _turn(messages, unlike=("reasoning_content", "content", "tool_calls"))["reasoning_content"] = texts
     elif kind == "function_call":
-        function = {"name": _string(item, "name", at), "arguments": _string(item, "arguments", at)}
-        call = {"id": _string(item, "call_id", at), "type": "function", "function": function}
+        function = {"name": text_at(item, "name", at), "arguments": text_at(item, "arguments", at)}
+        call = {"id": text_at(item, "call_id", at), "type": "function", "function": function}
         _turn(messages, unlike=()).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
         content = _content(item.get("output"), f"{at}.output")
-        messages.append({"role": "tool", "tool_call_id": _string(item, "call_id", at), "content": content})
+        messages.append({"role": "tool", "tool_call_id": text_at(item, "call_id", at), "content": content})
     else:
-        raise _wrong(
+        raise wrong(
             f"{at}.type",
             f"{kind!r:.80} is no item that this server reads: message, reasoning, function_call "
             "and function_call_output are",
@@ -64,21 +64,14 @@ def _content(content: Any, at: str) -> Any:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise _wrong(at, f"must be a text or a list of parts, got {content!r:.80}")
+        raise wrong(at, f"must be a text or a list of parts, got {content!r:.80}")
     texts = []
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind not in _TEXTS:
-            raise _wrong(f"{at}[{i}]", f"must be of the type input_text or output_text, got {kind!r:.80}")
-        texts.append(_string(part, "refusal" if kind == "refusal" else "text", f"{at}[{i}]"))
+            raise wrong(f"{at}[{i}]", f"must be of the type input_text or output_text, got {kind!r:.80}")
+        texts.append(text_at(part, "refusal" if kind == "refusal" else "text", f"{at}[{i}]"))
     return "\n".join(texts)
-
-
-def _string(item: Part, key: str, at: str) -> str:
-    value = item.get(key)
-    if not isinstance(value, str):
-        raise _wrong(f"{at}.{key}", f"must be a text, got {value!r:.80}")
-    return value
 
 
 def tools_of(tools: Sequence[Part]) -> tuple[list[Part], list[str]]:
@@ -102,8 +95,4 @@ def choice_of(choice: Any) -> Any:
     if choice.get("type") == "allowed_tools":
         allowed = [choice_of(tool) for tool in choice.get("tools") or ()]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": allowed}}
-    raise _wrong("tool_choice", f"{choice.get('type')!r:.80} is no tool of this server; name a function")
-
-
-def _wrong(param: str, message: str) -> ApiError:
-    return ApiError(400, f"{param}: {message}", param=param)
+    raise wrong("tool_choice", f"{choice.get('type')!r:.80} is no tool of this server; name a function")
