@@ -11,16 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_fixtures import DEADLINE, connect, fetch, load_for_server, metric, send, serving, wait_for_metric
+from server_fixtures import (
+    DEADLINE,
+    DEFERRED,
+    DROPPED,
+    ENDLESS,
+    PROCESSING,
+    connect,
+    fetch,
+    load_for_server,
+    metric,
+    send,
+    serving,
+    wait_for_metric,
+)
 
 from maskprobe import MaskProbeLlama
 from maskprobe.core.pool import Pool
 from maskprobe.core.session import Pass
 
 CHAT = "/v1/chat/completions"
-PROCESSING, DEFERRED = "llamacpp:requests_processing", "llamacpp:requests_deferred"
-ENDLESS = {"0": -100, "2": -100}  # the model's tokens that end a text
-DROPPED = 'maskprobe:requests_total{outcome="dropped"}'
 
 
 @pytest.fixture(scope="module")

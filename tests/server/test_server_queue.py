@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from server_fixtures import (
     DEADLINE,
+    DEFERRED,
+    DROPPED,
+    ENDLESS,
+    PROCESSING,
     Gate,
     connect,
     fetch,
@@ -26,9 +30,6 @@ from server_fixtures import (
 from maskprobe import MaskProbeLlama
 
 CHAT = "/v1/chat/completions"
-PROCESSING, DEFERRED = "llamacpp:requests_processing", "llamacpp:requests_deferred"
-ENDLESS = {"0": -100, "2": -100}  # the model's tokens that end a text
-DROPPED = 'maskprobe:requests_total{outcome="dropped"}'
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,10 @@ from maskprobe.server.run import Server
 
 NAME = "smollm2"
 HELLO = [{"role": "user", "content": "Name the seven days of the week."}]
+# Names of figures, as the server's metrics have them.
+PROCESSING, DEFERRED = "llamacpp:requests_processing", "llamacpp:requests_deferred"
+DROPPED = 'maskprobe:requests_total{outcome="dropped"}'
+ENDLESS = {"0": -100, "2": -100}  # a bias against the model's tokens that end a text
 DEADLINE = 60.0  # seconds; for waits that end early unless something is broken
 
 
