@@ -8,7 +8,7 @@ namespace mp::cpu_kernels::attention {
 
 namespace {
 
-constexpr int cap_at = 2; // where attention's parameters have the cap; the scale comes first
+constexpr int cap_at = 2;        // where attention's parameters have the cap; the scale comes first
 constexpr int most_queried = 63; // rows; from 64 on ggml attends in tiles, which round otherwise
 
 kernels::CacheType cache_type(int32_t type) {
