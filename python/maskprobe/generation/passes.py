@@ -48,7 +48,7 @@ class Passes:
         self._expected: dict[int, int] = {}  # lanes that are about to come back, and the threads they were in
         self._maker: threading.Thread | None = None  # from the first wish on
         self._is_closed = False
-        self._n_visitors = 0  # who want the core for something else
+        self._visitors: set[object] = set()  # who want the core for something else
         self._patience = _LEAST_PATIENCE
         self.n_made = 0
 
@@ -65,15 +65,16 @@ class Passes:
             yield
             return
         self.check_thread()
-        with self._changed:
-            self._n_visitors += 1
-        try:
+        visitor = object()
+        try:  # Ctrl-C may come up anywhere here; a visitor that stayed behind would hold up everybody
+            with self._changed:
+                self._visitors.add(visitor)
             with self._core:
                 yield
         finally:
             release_threads()  # of whoever has computed here, as costs are measured
             with self._changed:
-                self._n_visitors -= 1
+                self._visitors.discard(visitor)
                 self._changed.notify()
 
     def step(self, lane: int, out: Pass) -> None:
@@ -129,7 +130,7 @@ class Passes:
                 errors = [error] * len(wishes)
             seconds = time.perf_counter() - start
             self._patience = min(max(_LEAST_PATIENCE, _PATIENCE * seconds), _MOST_PATIENCE)
-            self.n_made += 1
+            self.n_made += any(wish.out.n_rows for wish in wishes.values())
             self._deliver(wishes, errors)
 
     def _next(self) -> dict[int, _Wish]:
@@ -151,7 +152,7 @@ class Passes:
                 self._expected.clear()
                 break
             self._changed.wait(left)
-        self._changed.wait_for(lambda: self._n_visitors == 0)
+        self._changed.wait_for(lambda: not self._visitors)
 
     def _is_anybody_about_to_come(self) -> bool:
         """Whether a lane is expected whose thread does not wait for another lane's pass."""
