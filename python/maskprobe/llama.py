@@ -88,7 +88,8 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
             docs/kernels.md; False = llama.cpp's alone.
         n_parallel: so many generations may run at once, from threads or tasks, and share passes, see docs/parallel.md;
             1 to 16. They have n_ctx cells together.
-        cache_ram: MiB of memory for texts that have to leave these cells and may be gone on from, n_parallel > 1 only.
+        cache_ram: MiB of memory for texts that have to leave these cells and may be gone on from, n_parallel > 1 only;
+            0 = none are kept, None = a tenth of the memory that the model leaves, 8 GiB at most.
         queue: further ones wait for their turn instead of raising BusyError.
         speculation: how generations draft unless they say otherwise.
         verbose: let llama.cpp's log through to stderr, and say after each generation why passes had their rows.
@@ -139,7 +140,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
         snapshot_memory: float = 0.02,
         cpu_kernels: bool = True,
         n_parallel: int = 1,
-        cache_ram: float = 1024.0,
+        cache_ram: float | None = None,
         queue: bool = False,
         speculation: Speculation | None = None,
         verbose: bool = False,

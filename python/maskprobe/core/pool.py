@@ -25,6 +25,11 @@ _PAD_FROM = 256
 _PIECE = 16  # rows that our kernels take; llama.cpp's own are as fast a row with these as with 63
 
 
+def ids_of_lane(n_lanes: int, n_leaves: int) -> int:
+    """Sequences that each of so many lanes has, for blocks of so many leaves and more; fewer where there are none."""
+    return min((_MOST_SEQUENCES - 2) // n_lanes, max(n_leaves, 16, min(32, 128 // n_lanes)))
+
+
 @dataclass(frozen=True)
 class PoolSizes:
     """How many lanes share passes of which size, an mp_pool_sizes."""
@@ -50,7 +55,7 @@ class PoolSizes:
         n_lanes = options.n_parallel
         if n_lanes == 1:
             return None
-        n_ids = min((_MOST_SEQUENCES - 2) // n_lanes, max(n_leaves, 16, min(32, 128 // n_lanes)))
+        n_ids = ids_of_lane(n_lanes, n_leaves)
         n_ubatch = min(options.n_ubatch, options.n_batch)
         if options.n_batch < n_lanes * n_ids + 2 or n_ubatch < 2:
             raise ValueError(

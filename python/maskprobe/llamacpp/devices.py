@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .installed import function, llama_cpp
 from .logs import captured_log
 
-_GPU, _IGPU = 1, 2  # ggml_backend_dev_type
+_CPU, _GPU, _IGPU = 0, 1, 2  # ggml_backend_dev_type
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,12 @@ def devices() -> list[Device]:
 
 def local_gpus() -> list[int]:
     """Handles of the GPUs that llama.cpp would use: those with memory of their own, else those without."""
-    kind = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    found = [(device, kind(device)) for device in _handles()]
-    return [device for device, its in found if its == _GPU] or [device for device, its in found if its == _IGPU]
+    return _of_kind(_GPU) or _of_kind(_IGPU)
+
+
+def cpu() -> Device:
+    """The CPU, with the machine's memory; of what is free, ggml knows on Windows alone, and says all elsewhere."""
+    return describe(_of_kind(_CPU)[0])
 
 
 def ggml_version() -> str:
@@ -56,6 +59,11 @@ def describe(device: int) -> Device:
     memory = function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)
     memory(device, ctypes.byref(free), ctypes.byref(total))
     return Device(name, description, free.value, total.value)
+
+
+def _of_kind(kind: int) -> list[int]:
+    kind_of = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    return [device for device in _handles() if kind_of(device) == kind]
 
 
 def _handles() -> list[int]:

@@ -95,6 +95,11 @@ class Header:
         text: bytes | None = self._value(key, _STRING, _val_str)
         return None if text is None else text.decode(errors="replace")
 
+    def length(self, key: str) -> int:
+        """How many values an array has, 0 if there is none."""
+        at = _find_key(self._handle, key.encode())
+        return _arr_n(self._handle, at) if at >= 0 and _kv_type(self._handle, at) == _ARRAY else 0
+
     def texts(self, key: str) -> list[bytes]:
         at = _find_key(self._handle, key.encode())
         if at < 0 or _kv_type(self._handle, at) != _ARRAY or _arr_type(self._handle, at) != _STRING:

@@ -15,6 +15,7 @@ from typing import Any
 from ..checking import checked_flag, checked_integer, checked_number
 from .adapters import ControlVector, Lora
 from .installed import llama_cpp
+from .memory import default_cache_ram
 from .rpc import checked_servers
 
 _MOST = 2**31 - 1
@@ -76,6 +77,8 @@ class LoadOptions:
             given["n_threads"] = default_n_threads()
         if given["n_threads_batch"] is None:
             given["n_threads_batch"] = given["n_threads"]
+        if given["cache_ram"] is None:
+            given["cache_ram"] = default_cache_ram(Path(arguments["model_path"]), given["n_gpu_layers"])
         given["rpc_servers"] = checked_servers(given["rpc_servers"], given["n_gpu_layers"])
         given["tensor_split"] = given["tensor_split"] or ()
         path, vector = arguments["lora_path"], given["control_vector"]
