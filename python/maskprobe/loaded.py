@@ -87,8 +87,13 @@ class LoadedModel(ABC):
 
     @property
     def n_parallel(self) -> int:
-        """Generations that may run at once."""
+        """Generations that may run at once, of which those without a lane wait for their turn."""
         return self._lifetime.loaded.model.options.n_parallel
+
+    @property
+    def n_lanes(self) -> int:
+        """Generations that share passes: n_parallel, or 1 where the model has them run one after the other."""
+        return len(self._lifetime.loaded.seats.all)
 
     def n_threads(self) -> int:
         """Threads of all decoding."""

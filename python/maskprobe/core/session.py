@@ -79,6 +79,11 @@ class Pass:
         return int(self.c.n_accepted)
 
     @property
+    def n_drafted(self) -> int:
+        """Drafted tokens among its rows."""
+        return int(self.c.n_drafted)
+
+    @property
     def n_rows(self) -> int:
         """Rows given to llama_decode."""
         return int(self.c.n_rows)

@@ -39,6 +39,9 @@ class Engine:
             self._pool = Pool(model.ctx, opened.table, scale, lanes, cpu_kernels=cpu_kernels)
             self.session = self._pool.lanes[0]  # what one lane is taught all know
         self.seats = Seats(self.session, self._pool)
+        self.why_in_turn: str | None = None  # generations run, although there were to be lanes
+        if lanes is not None and self._pool is None:
+            self.why_in_turn = "it keeps a recurrent state, which is one text's alone"
         self.drafting = opened.drafting  # what is possible, and why not more
         self.note = opened.note  # what its user should know, None if nothing
         self.embedding_scale = opened.embedding_scale  # by which embedding rows stand for token ids

@@ -135,7 +135,7 @@ class Lifetime:
         release_threads()
         with self._changed:
             for seat in seats:
-                seat.thread = 0
+                seat.thread, seat.tally = 0, None
             self._free += seats
             self._changed.notify_all()
 

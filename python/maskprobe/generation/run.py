@@ -52,7 +52,7 @@ class _Run:
         self._request = request
         self._pass = Pass()  # the last one
         self._text = TextStream(request.stop)
-        self._tally = Tally()
+        self._tally = seat.tally = Tally()
         self._watch = _Stopwatch()
 
     def chunks(self) -> Generator[Chunk, None, None]:
@@ -102,6 +102,7 @@ class _Run:
         while not (tokens := self._pass.tokens()):
             self._request.before_pass()
             self._seat.prefill(self._pass)
+            self._tally.prompt_done += self._pass.n_rows
         self._tally.prompt_ms = self._watch.lap_ms()
         return tokens
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from ..core.pool import Pool, PoolFigures
 from ..core.session import Pass, Session
 from .passes import Passes
+from .tally import Tally
 
 
 class Seat:
@@ -18,14 +19,18 @@ class Seat:
         self.tokens: list[int] = []  # of the latest text here, as far as it is known
         self.thread = 0  # that has it, 0 = it is free
         self.used = 0  # when it was taken last: a count
+        self.tally: Tally | None = None  # of the generation that is under way here
+        self.n_made = 0  # passes that are nobody else's
 
     def prefill(self, out: Pass) -> None:
         """A pass with a piece of the prompt."""
         self.session.prefill(out)
+        self.n_made += 1
 
     def step(self, out: Pass) -> None:
         """A pass behind the prompt."""
         self.session.step(out)
+        self.n_made += 1
 
     def paused(self) -> AbstractContextManager[None]:
         """The session, for calls that are no passes."""
@@ -104,8 +109,12 @@ class Seats:
 
     @property
     def n_passes(self) -> int:
-        """Passes that lanes have shared."""
-        return 0 if self._passes is None else self._passes.n_made
+        """Passes that were made; one that lanes have shared counts once."""
+        return sum(seat.n_made for seat in self.all) if self._passes is None else self._passes.n_made
+
+    def tally(self, thread: int) -> Tally | None:
+        """How far the generation is that a thread is in, for other threads to look at; None if it is in none."""
+        return next((seat.tally for seat in self.all if seat.thread == thread), None)
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
