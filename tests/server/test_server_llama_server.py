@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import tiny_models
-from server_fixtures import HELLO, NAME, Gate, fetch, note_prompts, serving
+from server_fixtures import DEADLINE, HELLO, NAME, Gate, fetch, note_prompts, serving
 from test_server_waiting import busy
 
 from maskprobe import MaskProbeLlama, Speculation
@@ -102,6 +103,32 @@ def test_slots(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert working["is_processing"] is True
         assert working["id_task"] == slot["id_task"] + 1
         assert fetch(url, "/slots?fail_on_no_slot=1").status == 503
+
+
+@pytest.mark.parametrize(("method", "state"), [("prefill", "prompt"), ("step", "answer")])
+def test_a_slot_tells_how_far_it_is(url: str, monkeypatch: pytest.MonkeyPatch, method: str, state: str) -> None:
+    request = {"messages": HELLO, "max_tokens": 9, "temperature": 0, "cache_prompt": False}
+    reply: list[Any] = []
+    gate = Gate(monkeypatch, method)
+    client = threading.Thread(target=lambda: reply.append(fetch(url, "/v1/chat/completions", request).json()))
+    client.start()
+    assert gate.reached.wait(DEADLINE)
+    (working,) = fetch(url, "/slots").json()
+    gate.open()
+    client.join(DEADLINE)
+    usage, timings = reply[0]["usage"], reply[0]["timings"]
+    n_prompt, n_answer = (usage["prompt_tokens"], 1) if method == "step" else (0, 0)
+    assert (working["state"], working["is_processing"]) == (state, True)
+    assert (working["n_prompt_tokens_processed"], working["n_prompt_tokens_cache"]) == (n_prompt, 0)
+    assert working["n_prompt_tokens"] == n_prompt + n_answer
+    assert working["next_token"] == [{"has_next_token": True, "n_decoded": n_answer}]
+    assert (working["passes"], working["draft_n"], working["draft_n_accepted"]) == (0, 0, 0)
+    (idle,) = fetch(url, "/slots").json()
+    assert (idle["state"], idle["is_processing"]) == ("idle", False)
+    assert idle["n_prompt_tokens"] == usage["total_tokens"]
+    assert idle["next_token"] == [{"has_next_token": False, "n_decoded": usage["completion_tokens"]}]
+    for name in ("passes", "acceptance_length", "draft_n", "draft_n_accepted"):
+        assert idle[name] == timings[name], name
 
 
 # --- filling in the middle ------------------------------------------------------------------------------

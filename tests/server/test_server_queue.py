@@ -52,13 +52,13 @@ def question(n_words: int, **options: Any) -> dict[str, Any]:
 class Client(threading.Thread):
     """Sends a request in a thread of its own and keeps the reply."""
 
-    def __init__(self, url: str, body: dict[str, Any]) -> None:
+    def __init__(self, url: str, body: dict[str, Any], **who: Any) -> None:
         super().__init__()
-        self._url, self._body = url, body
+        self._url, self._body, self._who = url, body, who
         self.start()
 
     def run(self) -> None:
-        self.reply = fetch(self._url, CHAT, self._body)
+        self.reply = fetch(self._url, CHAT, self._body, **self._who)
 
     def answer(self) -> Any:
         self.join(DEADLINE)
@@ -191,6 +191,7 @@ def test_metrics_are_the_sum_of_timings(url: str) -> None:
     assert metric(url, 'maskprobe:requests_total{outcome="finished"}') == 3
     assert metric(url, 'maskprobe:requests_total{outcome="failed"}') == 1
     assert metric(url, "llamacpp:n_decode_total") > metric(url, "maskprobe:passes_total")
+    assert metric(url, "llamacpp:n_busy_slots_per_decode") == 1
     longest = max(timing["cache_n"] + timing["prompt_n"] + timing["predicted_n"] for timing in timings)
     assert metric(url, "llamacpp:n_tokens_max") == longest
     assert metric(url, "llamacpp:predicted_tokens_seconds") > 0

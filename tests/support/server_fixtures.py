@@ -74,8 +74,9 @@ class Reply:
         return error
 
 
-def connect(url: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE)
+def connect(url: str, source: str = "127.0.0.1") -> http.client.HTTPConnection:
+    """A connection from a local address; all of 127.0.0.0/8 are this machine's."""
+    return http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE, source_address=(source, 0))
 
 
 def send(connection: http.client.HTTPConnection, path: str, body: Any) -> None:
@@ -83,29 +84,31 @@ def send(connection: http.client.HTTPConnection, path: str, body: Any) -> None:
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
 
 
-def fetch(url: str, path: str, body: Any = None, method: str | None = None, **headers: str) -> Reply:
+def fetch(
+    url: str, path: str, body: Any = None, method: str | None = None, source: str = "127.0.0.1", **headers: str
+) -> Reply:
     """One request. A body that is no bytes is sent as JSON; underscores in names of headers stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None:
         named.setdefault("Content-Type", "application/json")
         body = body if isinstance(body, bytes) or hasattr(body, "__next__") else json.dumps(body).encode()
-    with closing(connect(url)) as connection:
+    with closing(connect(url, source)) as connection:
         connection.request(method or ("GET" if body is None else "POST"), path, body, named)
         response = connection.getresponse()
         return Reply(response.status, response.headers, response.read())
 
 
-def metric(url: str, name: str) -> float:
-    text = fetch(url, "/metrics").body.decode()
+def metric(url: str, name: str, **headers: str) -> float:
+    text = fetch(url, "/metrics", **headers).body.decode()
     (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(value)
 
 
-def wait_for_metric(url: str, name: str, value: float) -> None:
+def wait_for_metric(url: str, name: str, value: float, **headers: str) -> None:
     """Asks until a metric has a value."""
     end = time.monotonic() + DEADLINE
-    while metric(url, name) != value:
-        assert time.monotonic() < end, f"{name} is {metric(url, name)}, not {value}"
+    while (found := metric(url, name, **headers)) != value:
+        assert time.monotonic() < end, f"{name} is {found}, not {value}"
 
 
 class Gate:

@@ -18,6 +18,7 @@ from ..llama import MaskProbeLlama
 from . import errors
 from .choices import Choices
 from .errors import ApiError
+from .security import client_of
 from .worker import Dropped, Job, Part, Worker
 
 _COMMENT = b": waiting\n\n"
@@ -114,7 +115,7 @@ class Answer(Response):
         self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job = Job(self._asked.choices.begin)
+        job = Job(self._asked.choices.begin, client_of(scope))
         events = _Events(send, self._asked.headers)
         watch: asyncio.Task[None] | None = None
         try:

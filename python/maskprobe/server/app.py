@@ -29,7 +29,7 @@ from .metrics import Metrics
 from .openai_routes import openai_routes
 from .page import PAGE_PATHS, page_routes
 from .responses.routes import responses_routes
-from .security import AllowedHosts, ApiKey, JsonBodies, SecureHeaders
+from .security import AllowedHosts, ApiKeys, JsonBodies, SecureHeaders
 from .worker import Worker
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -44,16 +44,17 @@ class Settings:
 
     Args:
         names: by which requests may call the model; answers carry the first.
-        api_key: that requests must carry, None = none.
+        api_key: that requests must carry, or several of which they must carry one; None = none.
         allowed_hosts: that requests may be addressed to, "*" = all.
         cors_origins: sites whose pages may use the server, "*" = all.
-        queue: most requests that wait.
+        queue: most requests that wait. Clients take turns: those with different keys, or at different addresses
+            where there are not several keys.
         max_body: bytes.
         patience: how long streams are silent while they wait.
     """
 
     names: tuple[str, ...]
-    api_key: str | None = None
+    api_key: str | tuple[str, ...] | None = None
     allowed_hosts: tuple[str, ...] = LOCAL_HOSTS
     cors_origins: tuple[str, ...] = ()
     queue: int = 32
@@ -63,8 +64,10 @@ class Settings:
 
 def create_app(llm: MaskProbeLlama, settings: Settings) -> FastAPI:
     """The application that serves a model, which nobody else may use meanwhile. ``app.state.worker`` runs it."""
-    metrics = Metrics()
-    worker = Worker(settings.queue, metrics, llm.n_parallel)
+    seats = llm.engine.seats
+    n_before = seats.n_passes
+    metrics = Metrics(lambda: seats.n_passes - n_before)
+    worker = Worker(settings.queue, metrics, llm.n_lanes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -123,7 +126,8 @@ def _guard(app: FastAPI, settings: Settings) -> None:
     """Adds what stands in front of the routes, the innermost first."""
     app.add_middleware(JsonBodies, limit=settings.max_body)
     if settings.api_key is not None:
-        app.add_middleware(ApiKey, key=settings.api_key, open_paths=OPEN_PATHS)
+        keys = (settings.api_key,) if isinstance(settings.api_key, str) else settings.api_key
+        app.add_middleware(ApiKeys, keys=keys, open_paths=OPEN_PATHS)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,4 +1,4 @@
-"""What stands in front of the routes: allowed hosts, the API key, the form of bodies, headers for browsers.
+"""What stands in front of the routes: allowed hosts, API keys, the form of bodies, headers for browsers.
 
 Each class is an ASGI middleware that knows one thing. A server on a local port is reachable from every web page that
 the user opens, so a page of another site must neither name this server as its own (hosts) nor send it a request that
@@ -8,7 +8,7 @@ needs no permission (JSON only).
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ from .errors import ApiError
 
 # Methods whose bodies nobody reads. Foreign pages need permission for DELETE whatever its body is.
 _BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
+_CLIENT = "maskprobe.client"  # in the scope of a request
 
 
 class SecureHeaders:
@@ -60,35 +61,44 @@ class AllowedHosts:
         await self._app(scope, receive, send)
 
 
-class ApiKey:
-    """Asks for the key, as a bearer token or as Anthropic's clients send it, except for the open paths."""
+class ApiKeys:
+    """Asks for a key, as a bearer token or as Anthropic's clients send it, except for the open paths.
 
-    def __init__(self, app: ASGIApp, key: str, open_paths: Collection[str]) -> None:
+    Where there are several, they tell clients from each other.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: Collection[str]) -> None:
         self._app = app
-        self._key = key.encode()
+        self._keys = [key.encode() for key in keys]
         self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._open and not self._is_right(scope["headers"]):
-            error = ApiError(
-                401,
-                "this server asks for its API key: Authorization: Bearer KEY, or x-api-key: KEY",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-            return await error.response(scope["path"])(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] not in self._open:
+            found = self._find(scope["headers"])
+            if found is None:
+                error = ApiError(
+                    401,
+                    "this server asks for its API key: Authorization: Bearer KEY, or x-api-key: KEY",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                return await error.response(scope["path"])(scope, receive, send)
+            if len(self._keys) > 1:
+                scope[_CLIENT] = f"key {found}"
         await self._app(scope, receive, send)
 
-    def _is_right(self, headers: list[tuple[bytes, bytes]]) -> bool:
+    def _find(self, headers: list[tuple[bytes, bytes]]) -> int | None:
+        """Which of the keys a request has, None if none."""
         for name, value in headers:
             scheme, _, token = value.partition(b" ")
             if name == b"x-api-key":
                 token = value
             elif name != b"authorization" or scheme.lower() != b"bearer":
                 continue
-            if hmac.compare_digest(token.strip(), self._key):
-                return True
-        return False
+            for i, key in enumerate(self._keys):
+                if hmac.compare_digest(token.strip(), key):
+                    return i
+        return None
 
 
 class JsonBodies:
@@ -127,6 +137,15 @@ class JsonBodies:
             return message
 
         return counted
+
+
+def client_of(scope: Scope) -> str:
+    """Who has sent a request, as far as the queue's order goes: the key where there are several, else the address.
+
+    Headers that proxies set are not looked at: anybody can send them.
+    """
+    address = scope.get("client")
+    return str(scope.get(_CLIENT) or (address[0] if address else ""))
 
 
 def hostname(host: str) -> str:

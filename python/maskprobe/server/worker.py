@@ -1,6 +1,6 @@
 """The threads that use the model and the queue in front of them, and one more for what only reads the model.
 
-Knows jobs, their order and their end; leaves HTTP and dictionaries to others.
+Knows jobs, their end and how many may wait; leaves their order to turns.py, HTTP and dictionaries to others.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from .errors import ApiError
 from .metrics import Metrics
+from .turns import Turns
 
 Part = dict[str, Any]
 BeforePass = Callable[[], None]
@@ -36,9 +37,11 @@ class Job:
     Args:
         begin: checks the request and gives what makes the answer's parts; given what is called before every pass.
             It must leave the model's context alone, which only the parts may use.
+        client: who has sent it.
     """
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Begin, client: str = "") -> None:
+        self.client = client
         self.stop: Exception | None = None  # why the job must end
         self.checked = False  # or being checked
         self._begin = begin
@@ -78,10 +81,12 @@ class Slot:
 
     job: Job | None = None  # that runs
     task: int = -1  # which job of all that was the latest here, -1 = none yet
+    thread: int = 0  # that runs them
+    timings: Mapping[str, float] = field(default_factory=dict)  # of the latest answer
 
 
 class Worker:
-    """Runs jobs in the order in which they come, so many at once, and checks those that wait meanwhile.
+    """Runs jobs in a fair order, so many at once, and checks those that wait meanwhile.
 
     Args:
         limit: most jobs that may wait.
@@ -92,7 +97,7 @@ class Worker:
     def __init__(self, limit: int, metrics: Metrics, n_slots: int = 1) -> None:
         self._limit = limit
         self._metrics = metrics
-        self._waiting: deque[Job] = deque()
+        self._waiting: Turns[Job] = Turns()
         self._reading: deque[Job] = deque()
         self.slots = [Slot() for _ in range(n_slots)]
         self._n_begun = 0
@@ -100,10 +105,10 @@ class Worker:
         self._changed = threading.Condition()
         # A process must be able to end whatever the model does.
         self._threads = [
-            *(threading.Thread(target=self._work, args=(s,), name="maskprobe-model", daemon=True) for s in self.slots),
-            threading.Thread(target=self._read, name="maskprobe-reader", daemon=True),
+            threading.Thread(target=self._work, args=(i,), name="maskprobe-model", daemon=True) for i in range(n_slots)
         ]
-        metrics.watch(lambda: (self.n_running, len(self._waiting)))
+        self._threads.append(threading.Thread(target=self._read, name="maskprobe-reader", daemon=True))
+        metrics.watch(lambda: ([slot.job is not None for slot in self.slots], len(self._waiting)))
 
     @property
     def n_running(self) -> int:
@@ -121,13 +126,21 @@ class Worker:
             thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queues a job for the model.
+        """Queues a job for the model. In a full queue it takes the place of a client's that has several more there.
 
         Raises:
             ApiError: the queue is full, or the server is stopping.
         """
         with self._changed:
-            self._enqueue(job, self._waiting, self.n_running - len(self.slots) + 1)
+            self._check_runs()
+            if len(self._waiting) + self.n_running - len(self.slots) + 1 > self._limit:
+                refusal, loser = self._refusal(len(self._waiting)), self._waiting.one_too_many(job.client)
+                if loser is None:
+                    raise refusal
+                self._waiting.remove(loser)
+                loser.put(refusal)
+            self._waiting.add(job)
+            self._changed.notify_all()
 
     async def read(self, call: Callable[[], Part]) -> Part:
         """What a call returns that reads the model (its vocabulary, its template) and does not use its context.
@@ -137,7 +150,11 @@ class Worker:
         """
         job = Job(lambda _: [call()])
         with self._changed:
-            self._enqueue(job, self._reading, 0)
+            self._check_runs()
+            if len(self._reading) > self._limit:
+                raise self._refusal(len(self._reading))
+            self._reading.append(job)
+            self._changed.notify_all()
         part = await job.next()
         assert part is not None, "a call returns something"
         return part
@@ -158,10 +175,10 @@ class Worker:
         """Ends all jobs, running ones before their next pass, and the threads with them."""
         with self._changed:
             self._stopping = True
-            for jobs in (self._waiting, self._reading):
-                for job in jobs:
-                    job.put(_stopping())
-                jobs.clear()
+            for job in (*self._waiting, *self._reading):
+                job.put(_stopping())
+            self._waiting.clear()
+            self._reading.clear()
             for slot in self.slots:
                 if slot.job is not None:
                     slot.job.stop = slot.job.stop or _stopping()
@@ -175,29 +192,32 @@ class Worker:
                 thread.join(max(end - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _enqueue(self, job: Job, jobs: deque[Job], n_more: int) -> None:
-        """Adds a job to those that wait; n_more: how many more of them will."""
+    def _check_runs(self) -> None:
         if self._stopping:
             raise _stopping()
-        if len(jobs) + n_more > self._limit:
-            self._metrics.count("refused")
-            raise ApiError(
-                429,
-                f"the model is busy and {len(jobs)} requests wait; try again later",
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            )
-        jobs.append(job)
-        self._changed.notify_all()
+
+    def _refusal(self, n_waiting: int) -> ApiError:
+        """What the client of a request is told for which there is no room."""
+        self._metrics.count("refused")
+        return ApiError(
+            429,
+            f"the model is busy and {n_waiting} requests wait; try again later",
+            code="queue_full",
+            headers={"Retry-After": "1"},
+        )
 
     # --- the model's threads --------------------------------------------------------------------------
 
-    def _work(self, slot: Slot) -> None:
+    def _work(self, i: int) -> None:
+        slot = self.slots[i]
+        slot.thread = threading.get_ident()
         while (job := self._next(slot)) is not None:
             end: Exception | None = None
             try:
                 for part in job.begin(partial(self._before_pass, job)):
-                    self._metrics.add(part.get("timings"))
+                    if (timings := part.get("timings")) is not None:  # the last part of an answer
+                        slot.timings = timings
+                        self._metrics.add(timings, i)
                     job.put(part)
                 self._metrics.count("finished")
             except Exception as error:
@@ -211,13 +231,13 @@ class Worker:
     def _before_pass(self, job: Job) -> None:
         if job.stop is not None:
             raise job.stop
-        self._metrics.count_decode()
+        self._metrics.count_pass()
 
     def _next(self, slot: Slot) -> Job | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             if self._waiting:
-                slot.job, slot.task = self._waiting.popleft(), self._n_begun
+                slot.job, slot.task = self._waiting.take(), self._n_begun
                 self._n_begun += 1
             return slot.job
 

@@ -139,10 +139,25 @@ def _props(service: Service) -> Part:
 
 
 def _slot(service: Service, i: int, slot: Slot) -> Part:
+    """A slot with the figures of the answer that it is at, or else of its latest."""
+    is_busy, figures = slot.job is not None, slot.timings
+    if is_busy:
+        tally = service.llm.engine.seats.tally(slot.thread)
+        figures = {} if tally is None else tally.so_far()
+    cached, decoded, answered = (int(figures.get(key, 0)) for key in ("cache_n", "prompt_n", "predicted_n"))
     return {
         "id": i,
         "id_task": slot.task,
         "n_ctx": service.llm.n_ctx(),
         "speculative": service.llm.drafting.shape != "none",
-        "is_processing": slot.job is not None,
+        "is_processing": is_busy,
+        "state": "idle" if not is_busy else "answer" if answered else "prompt",
+        "n_prompt_tokens": cached + decoded + answered,  # llama-server counts what was answered too
+        "n_prompt_tokens_processed": decoded,
+        "n_prompt_tokens_cache": cached,
+        "next_token": [{"has_next_token": is_busy, "n_decoded": answered}],
+        "passes": figures.get("passes", 0),
+        "acceptance_length": figures.get("acceptance_length", 1.0),
+        "draft_n": figures.get("draft_n", 0),
+        "draft_n_accepted": figures.get("draft_n_accepted", 0),
     }
