@@ -39,7 +39,7 @@ def soak_server(path: Path, n_requests: int, seed: int = 0) -> Soaked:
 @contextmanager
 def _served(path: Path) -> Iterator[tuple[str, psutil.Process]]:
     command = [sys.executable, "-m", "maskprobe.cli", "serve", "--model", str(path), "--port", "0"]
-    command += ["--n-ctx", str(N_CTX), "--n-threads", "1", "--speculation", "budget=4"]
+    command += ["--n-ctx", str(N_CTX), "--n-threads", "1", "--speculation", "budget=4", "--cache-ram", "16"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

@@ -12,10 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from server_fixtures import DEADLINE, HELLO, connect, fetch, send
+from server_fixtures import DEADLINE, HELLO, connect, fetch, send, serving
+
+from maskprobe import MaskProbeLlama
+from maskprobe.cli.serve import _at_once
+from maskprobe.core.lanes import Lanes
 
 FAST = ("--port", "0", "--n-threads", "1", "--n-ctx", "512", "--speculation", "budget=4")
 
@@ -67,15 +72,39 @@ def test_signal_ends_the_server_and_the_answer_that_is_coming(model_path: Callab
         assert (process.returncode, out, err) == (0, "", "")
 
 
+def test_several_at_once_unless_told_otherwise(model_path: Callable[[str], Path]) -> None:
+    for options, n, words in (((), 4, "(4 requests at once;"), (("--parallel", "1"), 1, "(1 request at a time;")):
+        with serve("--model", str(model_path("Q4_0")), *FAST, *options) as (_, url, line):
+            assert words in line
+            assert len(fetch(url, "/slots").json()) == n
+
+
+def test_why_not_more_at_once() -> None:
+    def said(lanes: Lanes, n_lanes: int, why_in_turn: str | None) -> str:
+        llm: Any = SimpleNamespace(n_lanes=n_lanes, engine=SimpleNamespace(why_in_turn=why_in_turn))
+        return _at_once(llm, lanes)
+
+    assert said(Lanes(2, "3 take too much"), 2, None) == "2 requests at once: 3 take too much"
+    assert said(Lanes(4), 1, "its state does not branch") == "1 request at a time: its state does not branch"
+
+
+def test_models_that_take_turns_have_one_slot(tiny_path: Callable[[str], Path]) -> None:
+    with MaskProbeLlama(tiny_path("mamba"), n_ctx=256, n_threads=1, n_parallel=3) as llm, serving(llm) as url:
+        assert len(fetch(url, "/slots").json()) == llm.n_lanes == len(llm.engine.seats.all)
+        assert (llm.n_lanes == 1) == (llm.engine.why_in_turn is not None)
+
+
 def test_options(model_path: Callable[[str], Path]) -> None:
-    names = ("--alias", "mine", "--allowed-host", "my.host", "--cors-origin", "https://a.example")
-    with serve("--model", str(model_path("Q4_0")), *FAST, *names, "--max-body", "500", MASKPROBE_API_KEY="secret") as (
+    names = ("--alias", "mine", "--allowed-host", "my.host", "--cors-origin", "https://a.example", "--max-body", "500")
+    with serve("--model", str(model_path("Q4_0")), *FAST, *names, MASKPROBE_API_KEY="other secret") as (
         _,
         url,
         line,
     ):
         assert "maskprobe serves mine at" in line
         assert fetch(url, "/v1/models").status == 401
+        assert fetch(url, "/v1/models", Authorization="Bearer other secret").status == 401
+        assert fetch(url, "/v1/models", x_api_key="other").status == 200
         right = {"Authorization": "Bearer secret"}
         models = fetch(url, "/v1/models", Host="my.host", Origin="https://a.example", **right)
         assert models.json()["data"][0]["id"] == "mine"
