@@ -4,7 +4,7 @@ Three texts in one context, a sequence and a state each. Every step decodes a ch
 wrong ones, and takes the wrong ones back by its snapshots. Logits of right rows are compared bit by bit with those of
 the same text alone, one row at a time. Ways that differ in one thing:
 
-- equal: a llama_decode for each number of rows; cells of wrong rows are left to a sequence that the context does not have
+- equal: a llama_decode for each number of rows; cells of wrong rows are left to a sequence that the context has not
 - unequal: one llama_decode of chains of any length, which llama.cpp divides itself
 - freed: as equal, but the cells of wrong rows are given back, so that others' tokens take them
 - one row: no drafts, which needs no snapshots
@@ -27,6 +27,8 @@ import llama_cpp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from maskprobe import cpu_kernels
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -131,9 +133,7 @@ class Texts:
     def _decode(self, texts: Sequence[int], chains: dict[int, int]) -> None:
         left = {i: len(self._texts[i]) - self._n[i] for i in texts}
         texts = [i for i in texts if left[i] >= chains[i]]
-        n_right = {
-            i: chains[i] if self._n[i] < N_PROMPT else int(self._rng.integers(1, chains[i] + 1)) for i in texts
-        }
+        n_right = {i: chains[i] if self._n[i] < N_PROMPT else int(self._rng.integers(1, chains[i] + 1)) for i in texts}
         if not texts:
             return
         logits = self._passes.decode([row for i in texts for row in self._rows(i, chains[i], n_right[i])])
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES)
     args = parser.parse_args()
     llama_cpp._logger.set_verbose(False)
+    cpu_kernels.install()  # with which rows of a pass have the bits of one row
     table = Table("model", "snapshots", *WAYS)
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:

@@ -13,9 +13,7 @@ struct Draft {
 
 size_t n_pending(const Part & part) { return part.lane->pending().size(); }
 size_t n_rows(const Part & part) { return part.lane->block().n_rows(); }
-bool are_chains(const Parts & parts) {
-    return !parts.empty() && parts.front().lane->cache().takes_chains_only();
-}
+bool are_chains(const Parts & parts) { return !parts.empty() && parts.front().lane->cache().takes_chains_only(); }
 bool in_prompt(const Part & part) { return part.lane->phase() == Lane::Phase::prefill; }
 
 class Layout {

@@ -26,7 +26,7 @@ struct Part {
     Lane * lane;
     Outcome * outcome;
     bool goes_alone = false; // it is decoded by itself
-    bool is_piece = false; // it takes the next n_piece of its pending tokens; else all of them, and drafts
+    bool is_piece = false;   // it takes the next n_piece of its pending tokens; else all of them, and drafts
     size_t n_piece = 0;
     size_t first_row = 0; // in the batch
     bool is_out = false;  // it has failed
@@ -49,8 +49,8 @@ inline void drop_failed(Parts & parts) {
 // together. piece: rows that a pass with pieces of prompts should have. A part whose drafts fail is out.
 void lay_out_rows(Parts & parts, size_t most_rows, size_t piece);
 
-// Parts that are laid out and have not failed, in groups that one llama_decode takes: one of all, or for chains one of each number of rows,
-// and those that go alone by themselves.
+// Parts that are laid out and have not failed, in groups that one llama_decode takes: one of all, or for chains one of
+// each number of rows, and those that go alone by themselves.
 std::vector<Parts> group(Parts parts);
 
 } // namespace mp

@@ -42,14 +42,14 @@ def requests_of(n: int, max_tokens: int) -> list[dict[str, Any]]:
     ]
 
 
-def alone(path: Path, requests: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Token by token, one after the other."""
-    with MaskProbeLlama(path, n_ctx=1024, n_threads=1, n_batch=32, n_ubatch=32) as llm:
-        return [llm.generate(**{**one, "speculate": False}, cache_prompt=False).tokens for one in requests]
-
-
 def load(path: Path, **options: Any) -> MaskProbeLlama:
     return MaskProbeLlama(path, **{"n_ctx": 1024, "n_threads": 1, "n_parallel": N_LANES, "queue": True, **options})
+
+
+def alone(path: Path, requests: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Token by token, one after the other, by an object that does nothing else."""
+    with load(path, n_ctx=2048) as llm:
+        return [llm.generate(**{**one, "speculate": False}, cache_prompt=False).tokens for one in requests]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -153,7 +153,7 @@ def test_with_several_threads_answers_stay_the_same(tiny_path: Callable[[str], P
     """From 257 cells on llama.cpp's attention is split among threads, unless a row has another beside it."""
     path = tiny_path("qwen35")
     requests = [{**one, "prompt": TEXT * 5 + one["prompt"]} for one in requests_of(8, 30)]
-    with load(path, n_ctx=2048, n_threads=2, cpu_kernels=False) as llm, ThreadPoolExecutor(N_LANES) as threads:
+    with load(path, n_ctx=2048, n_threads=2) as llm, ThreadPoolExecutor(N_LANES) as threads:
         assert [out.tokens for out in threads.map(lambda one: llm.generate(**one), requests)] == alone(path, requests)
 
 
@@ -164,7 +164,11 @@ def test_where_states_do_not_fit_generations_take_turns(tiny_path: Callable[[str
     with load(path) as llm:
         each = llm.drafting.snapshot_bytes / llm.drafting.n_snapshots / N_LANES
     memory = max(device.total_bytes for device in devices())
-    for room, n_snapshots, why in ((8.5, 2, None), (7.5, 7, "snapshots of 4 states"), (0.0, 0, "no snapshots are kept")):
+    for room, n_snapshots, why in (
+        (8.5, 2, None),
+        (7.5, 7, "snapshots of 4 states"),
+        (0.0, 0, "no snapshots are kept"),
+    ):
         with load(path, snapshot_memory=room * each / memory) as llm, ThreadPoolExecutor(N_LANES) as threads:
             assert llm.drafting.n_snapshots == n_snapshots
             assert len(llm.engine.seats.all) == (N_LANES if why is None else 1)

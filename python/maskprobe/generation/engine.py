@@ -36,7 +36,7 @@ class Engine:
         if lanes is not None and model.why_in_turn() is None:
             opened.session.close()
             scale = 1.0 if opened.embedding_scale is None else opened.embedding_scale
-            lanes = lanes.of_chains() if model.has_recurrent_state() else lanes
+            lanes = lanes.with_states() if model.has_recurrent_state() else lanes
             self._pool = Pool(model.ctx, opened.table, scale, lanes, cpu_kernels=cpu_kernels)
             self.session = self._pool.lanes[0]  # what one lane is taught all know
         self.seats = Seats(self.session, self._pool)
