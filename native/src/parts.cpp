@@ -162,19 +162,7 @@ void Layout::fill() {
     }
 }
 
-} // namespace
-
-void lay_out_rows(Parts & parts, size_t most_rows, size_t piece) {
-    Layout layout(parts, most_rows, piece);
-    layout.divide();
-    layout.lay_out();
-}
-
-std::vector<Parts> group(Parts parts) {
-    drop_failed(parts);
-    if (!are_chains(parts)) {
-        return {parts};
-    }
+std::vector<Parts> by_rows(const Parts & parts) {
     std::vector<Parts> groups;
     for (const Part & part : parts) {
         const auto fits = [&part](const Parts & one) {
@@ -184,6 +172,26 @@ std::vector<Parts> group(Parts parts) {
         found == groups.end() ? groups.push_back({part}) : found->push_back(part);
     }
     return groups;
+}
+
+} // namespace
+
+void lay_out_rows(Parts & parts, size_t most_rows, size_t piece) {
+    Layout layout(parts, most_rows, piece);
+    layout.divide();
+    layout.lay_out();
+}
+
+std::vector<Parts> group(Parts & parts) {
+    drop_failed(parts);
+    try {
+        return are_chains(parts) ? by_rows(parts) : std::vector<Parts>{parts};
+    } catch (...) {
+        for (Part & part : parts) {
+            part.fail();
+        }
+        return {};
+    }
 }
 
 } // namespace mp

@@ -49,8 +49,8 @@ inline void drop_failed(Parts & parts) {
 // together. piece: rows that a pass with pieces of prompts should have. A part whose drafts fail is out.
 void lay_out_rows(Parts & parts, size_t most_rows, size_t piece);
 
-// Parts that are laid out and have not failed, in groups that one llama_decode takes: one of all, or for chains one of
-// each number of rows, and those that go alone by themselves.
-std::vector<Parts> group(Parts parts);
+// Parts that are laid out, without those that have failed, in groups that one llama_decode takes: one of all, or for
+// chains one of each number of rows, and those that go alone by themselves. None, with all failed, if memory runs out.
+std::vector<Parts> group(Parts & parts);
 
 } // namespace mp
