@@ -100,9 +100,13 @@ def test_tune_resumes_and_is_used(tmp_path: Path, tiny_path: Callable[[str], Pat
     assert done.returncode == 0, done.stderr
     for part in ("cost of a pass", "table-mean", "speed against plain", "copying"):
         assert part in done.stdout
+    assert "rewriting" in done.stdout
     names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
     assert {"adjacency", "costs", "embeddings", "probes", "texts"} <= set(names)
     kept = [path for part in ("adjacency", "texts") for path in tmp_path.glob(f"{part}-*")]
     before = {path.name: path.stat().st_mtime_ns for path in kept}
-    assert maskprobe("tune", tiny, *options, env=env).returncode == 0
+    again = maskprobe("tune", tiny, *options, "--quick", env=env)
+    assert again.returncode == 0
+    assert "story" in again.stdout
+    assert "explanation" not in again.stdout
     assert {path.name: path.stat().st_mtime_ns for path in kept} == before
