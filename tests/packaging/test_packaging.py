@@ -97,7 +97,16 @@ def _normal(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/install.md", "docs/rpc.md"]
+    "name",
+    [
+        "README.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/install.md",
+        "docs/rpc.md",
+        "docs/tutorial.md",
+    ],
 )
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
