@@ -13,7 +13,7 @@ from typing import Any
 import llm
 import pytest
 
-from maskprobe import MaskProbeLlama, llm_plugin
+from maskprobe import MaskProbeLlama, __version__, llm_plugin
 
 SMOLLM2 = "maskprobe/smollm2"
 OPTIONS = {"temperature": 0.0, "max_tokens": 12, "n_threads": 1, "n_ctx": 1024, "speculate": "budget=4"}
@@ -70,6 +70,12 @@ def test_values_out_of_range_are_named(model: llm.Model) -> None:
         model.prompt("Hi", **{**OPTIONS, "temperature": -1.0}).text()
     with pytest.raises(ValueError, match="n_ctx must be"):
         model.prompt("Hi", **{**OPTIONS, "n_ctx": -1}).text()
+
+
+def test_the_plugin_is_found_by_its_entry_point(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    found = json.loads(command("plugins", "--hook", "register_models").stdout)
+    assert {"name": "maskprobe", "hooks": ["register_models"], "version": __version__} in found
+    assert f"maskprobe: {SMOLLM2}\n" in command("models").stdout
 
 
 def test_models_are_listed_with_their_options(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import llama_cpp
 import pytest
+from examples import printed
 from langchain_community.chat_models import ChatLlamaCpp
 from langchain_community.llms import LlamaCpp
 from langchain_core.tools import tool
@@ -98,3 +100,14 @@ def test_the_responses_api(model: ScriptedLlama, server: str) -> None:
     model.says("Hello.")
     llm = ChatOpenAI(model="smollm2", base_url=f"{server}/v1", api_key="none", max_retries=0, use_responses_api=True)
     assert llm.invoke("Hi").text == "Hello."
+
+
+def test_the_example(model: ScriptedLlama, server: str) -> None:
+    model.says("A tower with a light.", "It points north.")
+    said = printed("langchain_chain", server)
+    expected = r"answer: A tower with a light\.\nstream: It points north\.\nperson: name='.{0,20}' age=\d{1,3}\n"
+    assert re.fullmatch(expected, said), said
+    assert [message["content"] for message in model.asked[0]["messages"]] == [
+        "Answer in one sentence.",
+        "What is a lighthouse?",
+    ]

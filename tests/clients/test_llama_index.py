@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import llama_index.llms.llama_cpp.base as their_module
 import pytest
+from examples import printed
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.llama_cpp import LlamaCPP
@@ -81,3 +83,8 @@ def test_a_function_agent_uses_its_tool(streaming: bool, model: ScriptedLlama, s
 
 def test_structured_prediction(model: ScriptedLlama, server: str) -> None:
     assert isinstance(like(server).structured_predict(Person, PromptTemplate("Ann is 30.")), Person)
+
+
+def test_the_example() -> None:
+    said = printed("llama_index_documents")
+    assert re.fullmatch(r"answer: .+\nstream: .+\n", said, re.DOTALL), said
