@@ -4,7 +4,7 @@ import asyncio
 
 from maskprobe import MaskProbeLlama, embedded_model
 
-QUESTIONS = [f"What is {thing}? Answer in one sentence." for thing in ("a lighthouse", "a compass", "rain", "bread")]
+QUESTIONS = [f"What is {thing}? Answer in one sentence." for thing in ("a lighthouse", "a compass", "a windmill", "bread")]
 SETTINGS = {"max_tokens": 40, "temperature": 0.0}
 
 

@@ -24,7 +24,7 @@ MULTIPLY = {
 
 def main() -> None:
     """Asks three times."""
-    messages = [{"role": "user", "content": "Name a colour."}]
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
     answer = client.chat.completions.create(messages=messages, **SETTINGS)
     print("chat:", answer.choices[0].message.content)
 
@@ -34,9 +34,10 @@ def main() -> None:
         print(chunk.choices[0].delta.content or "", end="", flush=True)
     print()
 
-    messages = [{"role": "user", "content": "What is 1234 times 567?"}]
+    messages = [{"role": "user", "content": "What is 12 times 34?"}]
     # "required" has small models call as well; others decide by themselves with "auto", which is the default.
-    asked = client.chat.completions.create(messages=messages, tools=[MULTIPLY], tool_choice="required", **SETTINGS)
+    how = {"tool_choice": "required", "parallel_tool_calls": False}
+    asked = client.chat.completions.create(messages=messages, tools=[MULTIPLY], **how, **SETTINGS)
     messages.append(asked.choices[0].message)
     for call in asked.choices[0].message.tool_calls:
         factors = json.loads(call.function.arguments)
