@@ -1,4 +1,4 @@
-"""LangChain: a chain, whole and streamed, and an answer with a schema. Start `maskprobe serve --model smollm2` first."""
+"""LangChain: a chain, its stream, and an answer with a schema. Start `maskprobe serve --model smollm2` first."""
 
 import os
 

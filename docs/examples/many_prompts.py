@@ -4,7 +4,7 @@ import asyncio
 
 from maskprobe import MaskProbeLlama, embedded_model
 
-QUESTIONS = [f"What is {thing}? Answer in one sentence." for thing in ("a lighthouse", "a compass", "a windmill", "bread")]
+THINGS = ("a lighthouse", "a compass", "a windmill", "bread")
 SETTINGS = {"max_tokens": 40, "temperature": 0.0}
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Works through the list, then asks the same from tasks."""
     # Three at once share passes; with queue=True a fourth waits for its turn.
     with MaskProbeLlama(embedded_model(), n_parallel=3, queue=True) as llm:
-        prompts = [llm.apply_chat_template([{"role": "user", "content": question}]) for question in QUESTIONS]
+        prompts = [llm.apply_chat_template([{"role": "user", "content": f"What is {thing}?"}]) for thing in THINGS]
         for done in llm.generate_many(prompts, **SETTINGS):  # as they end
             print(f"prompt {done.index}:", done.error or done.generation.text.strip())
         asyncio.run(ask(llm, prompts))

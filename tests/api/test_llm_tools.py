@@ -12,8 +12,8 @@ import llm
 import pytest
 from llm.parts import AttachmentPart, Message, ReasoningPart, TextPart, ToolCallPart
 
-from maskprobe.llm_plugin import models
 from maskprobe.llama import MaskProbeLlama
+from maskprobe.llm_plugin import models
 
 SMOLLM2 = "maskprobe/smollm2"
 OPTIONS = {"temperature": 0.0, "max_tokens": 12, "n_threads": 1, "n_ctx": 1024, "speculate": "budget=4"}

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool
-from examples import FOLDER, printed
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from run_examples import FOLDER, printed
 from scripted import ScriptedLlama, call
 
 WEATHER = call("get_weather", city="Oslo")

@@ -7,13 +7,13 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from examples import printed
 from langchain_community.chat_models import ChatLlamaCpp
 from langchain_community.llms import LlamaCpp
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.prebuilt import create_react_agent
 from pydantic import BaseModel, Field
+from run_examples import printed
 from scripted import ScriptedLlama, call
 
 from maskprobe import MaskProbeLlama, embedded_model

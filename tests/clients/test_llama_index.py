@@ -8,12 +8,12 @@ from typing import Any
 
 import llama_index.llms.llama_cpp.base as their_module
 import pytest
-from examples import printed
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.llama_cpp import LlamaCPP
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel, Field
+from run_examples import printed
 from scripted import ScriptedLlama, call
 
 from maskprobe import MaskProbeLlama, embedded_model

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from examples import FOLDER, printed
+from run_examples import FOLDER, printed
 
 TESTS = Path(__file__).parents[1]
 MOST_LINES = 60
