@@ -5,7 +5,7 @@ import asyncio
 from maskprobe import MaskProbeLlama, embedded_model
 
 THINGS = ("a lighthouse", "a compass", "a windmill", "bread")
-SETTINGS = {"max_tokens": 40, "temperature": 0.0}
+SETTINGS = {"max_tokens": 24, "temperature": 0.0}
 
 
 async def ask(llm: MaskProbeLlama, prompts: list[list[int]]) -> None:

@@ -15,6 +15,7 @@ SECONDS = 240
 def printed(name: str, server: str = NOBODY) -> str:
     """What an example prints. server: where OPENAI_BASE_URL points."""
     env = os.environ | {"OPENAI_BASE_URL": f"{server}/v1", "OPENAI_API_KEY": "none", "PYTHONIOENCODING": "utf-8"}
+    env["OMP_WAIT_POLICY"] = "passive"  # other tests run beside: threads that spin while they wait take their time
     done = subprocess.run(
         [sys.executable, str(FOLDER / f"{name}.py")],
         env=env,
