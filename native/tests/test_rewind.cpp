@@ -1,5 +1,5 @@
 // Sessions on memories with a recurrent state: the committed tokens are those of decoding one row at a time, drafts are
-// chains, and the mock finds nothing that llama.cpp would do wrong (mock_llama.cpp, remove_state and check_state).
+// chains, and the mock finds nothing that llama.cpp would do wrong (mock_state.cpp, remove_state and check_state).
 #include "error.h"
 #include "session_fixture.h"
 

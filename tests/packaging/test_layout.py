@@ -15,8 +15,9 @@ import pytest
 import maskprobe
 
 ROOT = Path(__file__).parents[2]
-MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+MOST_LINES, MOST_TEST_LINES, MOST_FUNCTION_LINES = 400, 500, 60
 SOURCES = ("python", "bench", "native/src", "native/kernels", "native/include", "native/fuzz", "native/replay")
+TESTS = ("tests", "native/tests")
 
 
 def check_imports(package: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -83,19 +84,21 @@ def test_native_rooms_include_what_they_may(room: str, may_include: str) -> None
             assert room != "native/kernels" or name in own, f"{path.relative_to(ROOT)} includes {name}"
 
 
-def code_files() -> list[Path]:
+def code_files(folders: tuple[str, ...]) -> list[Path]:
     suffixes = {".py", ".cpp", ".h"}
-    return [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    return [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
 
 
-def test_files_are_short() -> None:
-    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in code_files()}
-    assert len(lines) > 150
-    assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
+@pytest.mark.parametrize(("folders", "most"), [(SOURCES, MOST_LINES), (TESTS, MOST_TEST_LINES)])
+def test_files_are_short(folders: tuple[str, ...], most: int) -> None:
+    files = code_files(folders)
+    assert len(files) > 100
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: n for name, n in lines.items() if n > most} == {}
 
 
 def test_functions_are_short() -> None:
-    found = [function for path in code_files() for function in lizard.analyze_file(str(path)).function_list]
+    found = [function for path in code_files(SOURCES) for function in lizard.analyze_file(str(path)).function_list]
     assert len(found) > 1000
     long = {f"{one.filename}: {one.name}": one.length for one in found if one.length > MOST_FUNCTION_LINES}
     assert long == {}

@@ -82,7 +82,7 @@ def test_several_at_once_unless_told_otherwise(model_path: Callable[[str], Path]
 
 def test_why_not_more_at_once() -> None:
     def said(lanes: Lanes, n_lanes: int, why_in_turn: str | None) -> str:
-        llm: Any = SimpleNamespace(n_lanes=n_lanes, engine=SimpleNamespace(why_in_turn=why_in_turn))
+        llm: Any = SimpleNamespace(n_lanes=n_lanes, drafting=SimpleNamespace(why_in_turn=why_in_turn))
         return _at_once(llm, lanes)
 
     assert said(Lanes(2, "3 take too much"), 2, None) == "2 requests at once: 3 take too much"
@@ -92,7 +92,7 @@ def test_why_not_more_at_once() -> None:
 def test_models_that_take_turns_have_one_slot(tiny_path: Callable[[str], Path]) -> None:
     with MaskProbeLlama(tiny_path("mamba"), n_ctx=256, n_threads=1, n_parallel=3) as llm, serving(llm) as url:
         assert len(fetch(url, "/slots").json()) == llm.n_lanes == len(llm.engine.seats.all)
-        assert (llm.n_lanes == 1) == (llm.engine.why_in_turn is not None)
+        assert (llm.n_lanes == 1) == (llm.drafting.why_in_turn is not None)
 
 
 def test_options(model_path: Callable[[str], Path]) -> None:

@@ -111,6 +111,6 @@ def serve(
 
 def _at_once(llm: MaskProbeLlama, lanes: Lanes) -> str:
     """How many requests are answered at once, and why not more where somebody may wonder."""
-    why = llm.engine.why_in_turn or lanes.why_not_more
+    why = llm.drafting.why_in_turn or lanes.why_not_more
     how = f"{llm.n_lanes} requests at once" if llm.n_lanes > 1 else "1 request at a time"
     return f"{how}: {why}" if why else how
