@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from server_fixtures import (
     DROPPED,
     ENDLESS,
     PROCESSING,
+    Gate,
     connect,
     fetch,
     load_for_server,
@@ -28,7 +28,6 @@ from server_fixtures import (
 
 from maskprobe import MaskProbeLlama
 from maskprobe.core.pool import Pool
-from maskprobe.core.session import Pass
 
 CHAT = "/v1/chat/completions"
 
@@ -49,22 +48,6 @@ def question(text: str, **options: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 16} | options
 
 
-class Held:
-    """Holds the model before its passes until it is opened; counts them."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.n_passes = 0
-        self.gate = threading.Event()
-        step = Pool.step
-
-        def held(pool: Pool, lanes: Sequence[int], outs: Sequence[Pass]) -> list[BaseException | None]:
-            assert self.gate.wait(DEADLINE)
-            self.n_passes += 1
-            return step(pool, lanes, outs)
-
-        patch.setattr(Pool, "step", held)
-
-
 def test_each_gets_its_own_answer(llm: MaskProbeLlama, url: str) -> None:
     texts = [f"Say {word} and tell me why." for word in ("yes", "no", "red", "blue", "one", "two")]
     requests = [question(text, temperature=0.7 * (i % 2), seed=i) for i, text in enumerate(texts)]
@@ -81,7 +64,7 @@ def test_each_gets_its_own_answer(llm: MaskProbeLlama, url: str) -> None:
 
 
 def test_slots_queue_and_clients_that_leave(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
+    gate = Gate(monkeypatch, passing=Pool)
     long = question("Count.", max_tokens=500, logit_bias=ENDLESS)
     dropped = metric(url, DROPPED)
     with ExitStack() as stack:
@@ -97,7 +80,7 @@ def test_slots_queue_and_clients_that_leave(url: str, monkeypatch: pytest.Monkey
         assert fetch(url, "/props").json()["total_slots"] == 4
         assert fetch(url, "/slots?fail_on_no_slot=1").status == 503
         assert fetch(url, CHAT, long).status == 429
-        held.gate.set()
+        gate.open()
     wait_for_metric(url, PROCESSING, 0)
     assert metric(url, DROPPED) == dropped + 6
     assert fetch(url, "/slots?fail_on_no_slot=1").status == 200
@@ -105,8 +88,8 @@ def test_slots_queue_and_clients_that_leave(url: str, monkeypatch: pytest.Monkey
 
 
 def test_a_short_request_does_not_wait_for_long_ones(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
-    held.gate.set()
+    gate = Gate(monkeypatch, passing=Pool)
+    gate.open()
     long = question("Tell me a long story.", max_tokens=300, logit_bias=ENDLESS, stream=True)
     with ExitStack() as stack:
         for _ in range(3):
@@ -115,10 +98,10 @@ def test_a_short_request_does_not_wait_for_long_ones(url: str, monkeypatch: pyte
             response = connection.getresponse()
             while b'"content"' not in (line := response.fp.readline()) or b'"content":""' in line:
                 pass
-        before = held.n_passes
+        before = gate.passes
         reply = fetch(url, CHAT, question("Hi.", max_tokens=1, cache_prompt=False)).json()
         n_pieces = -(-reply["timings"]["prompt_n"] // 13)  # three rows of sixteen are the others'
-        assert held.n_passes - before <= n_pieces + 3
+        assert gate.passes - before <= n_pieces + 3
 
 
 def test_streams_come_side_by_side(url: str) -> None:
