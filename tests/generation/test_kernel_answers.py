@@ -1,4 +1,4 @@
-"""Answers by the CPU kernels are those of plain decoding, for each type, with several threads, beside objects without."""
+"""Answers by the CPU kernels are those of plain decoding, for each type, with several threads, beside others."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from server_fixtures import (
-    DEADLINE,
     DEFERRED,
     DROPPED,
     ENDLESS,
