@@ -93,6 +93,7 @@ def test_what_is_wrong_with_a_line_is_its_answer(many: MaskProbeLlama, tmp_path:
     assert found["hot"]["body"]["error"]["param"] == "temperature"
     assert found["long"]["body"]["error"]["param"] == "messages"
     assert found["fine"]["request_id"] == found["fine"]["body"]["id"] != ""
+    assert '"id": "batch_req_fine"' in target.read_text()
     assert "stream" in found["stream"]["body"]["error"]["message"]
 
 
