@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from maskprobe import MaskProbeLlama, Speculation
+from maskprobe import MaskProbeLlama
 from maskprobe.cli import app
 from maskprobe.server import Batch
 
@@ -82,13 +82,24 @@ def test_what_is_wrong_with_a_line_is_its_answer(many: MaskProbeLlama, tmp_path:
         line("other", model="gpt"),
         {"custom_id": "bare"},
         line("get") | {"method": "GET"},
+        line("list") | {"url": []},
     ]
     target = tmp_path / "out.jsonl"
     ended = list(Batch(write(tmp_path / "in.jsonl", lines), target).run(many, [NAME]))
-    assert sorted(ended) == [False] * 7 + [True]
+    assert sorted(ended) == [False] * 8 + [True]
     found = read(target)
     assert {one: reply["status_code"] for one, reply in found.items()} == {
-        **{"fine": 200, "no": 404, "hot": 400, "long": 400, "stream": 400, "other": 404, "bare": 404, "get": 404}
+        **{
+            "fine": 200,
+            "no": 404,
+            "hot": 400,
+            "long": 400,
+            "stream": 400,
+            "other": 404,
+            "bare": 404,
+            "get": 404,
+            "list": 404,
+        }
     }
     assert found["hot"]["body"]["error"]["param"] == "temperature"
     assert found["long"]["body"]["error"]["param"] == "messages"
@@ -101,6 +112,7 @@ def test_what_is_wrong_with_a_line_is_its_answer(many: MaskProbeLlama, tmp_path:
     ("lines", "says"),
     [
         (["{\n"], "line 1 is no JSON"),
+        (["[" * 200_000 + "\n"], "line 1 is no JSON"),
         ([line("a"), "\n", {"body": {}}], "line 3 must be an object with a custom_id"),
         ([line("")], "line 1 must be an object with a custom_id"),
         (["[]\n"], "line 1 must be an object with a custom_id"),
@@ -111,6 +123,22 @@ def test_a_file_that_is_no_batch_is_refused(tmp_path: Path, lines: list[Any], sa
     with pytest.raises(ValueError, match=says):
         Batch(write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{"custom_id": "\xff"}')
+    with pytest.raises(ValueError, match=r"in\.jsonl is no text in UTF-8"):
+        Batch(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+def test_texts_may_hold_what_elsewhere_ends_a_line(tmp_path: Path) -> None:
+    """JSON may hold U+2028 as it is; files of other systems begin with a mark, or end lines with CR LF."""
+    text = json.dumps(line("a\u2028b\x85c"), ensure_ascii=False)
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(f"\ufeff{text}\r\n{json.dumps(line('d'))}\r\n".encode())
+    target.write_bytes(f"{text}\n".encode())
+    batch = Batch(source, target)
+    assert (batch.n_done, len(batch)) == (1, 1)
 
 
 def test_answers_of_other_files_are_not_counted(tmp_path: Path) -> None:
@@ -170,4 +198,4 @@ def test_the_command(model_path: Callable[[str], Path], tmp_path: Path, monkeypa
     statuses = {one: reply["status_code"] for one, reply in read(target).items()}
     assert statuses == {"a": 200, "b": 400, "model 0": 200, "model 1": 200, "model 2": 200}
     assert [options["n_parallel"] for options in loaded] == [2, 2]
-    assert all(options["speculation"] == Speculation(budget=3) for options in loaded)
+    assert [options["speculation"].budget for options in loaded] == [3, 3]

@@ -205,7 +205,9 @@ def test_infill_reads_all_that_editors_send(coder_url: str, coder: MaskProbeLlam
 
 
 @pytest.mark.parametrize(
-    ("limit", "length", "n_answer"), [({"n_predict": 4}, 124, 4), ({"n_predict": 100}, 64, 64), ({}, 96, 32)], ids=str
+    ("limit", "length", "n_answer"),
+    [({"n_predict": 4}, 252, 4), ({"n_predict": 200}, 128, 128), ({}, 192, 64)],
+    ids=str,
 )
 def test_infill_leaves_room_for_the_answer(
     coder_url: str,
@@ -215,7 +217,7 @@ def test_infill_leaves_room_for_the_answer(
     length: int,
     n_answer: int,
 ) -> None:
-    """Half of the context at most; a quarter, where nothing is said."""
+    """Half of the context of 256 at most; a quarter, where nothing is said."""
     lengths = note_prompts(monkeypatch)
     body = {"input_prefix": "the tree " * 40, "input_suffix": "of the sea " * 40}
     endless = {"logit_bias": {str(token): -100 for token in coder.prompts.model.vocab.ends()}}

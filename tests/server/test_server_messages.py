@@ -11,9 +11,10 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 from server_fixtures import DEADLINE, HELLO, NAME, fetch, load_for_server, serving
-from stand_ins import call, content, reasoning, saying
+from stand_ins import USAGE, call, content, reasoning, saying
 
 from maskprobe import DecodeError, MaskProbeLlama
+from maskprobe.server.messages.answer import MessageForm
 from maskprobe.server.messages.blocks import chat_choice
 
 PATH = "/v1/messages"
@@ -189,6 +190,13 @@ def test_a_call_that_was_cut_has_no_input(client: anthropic.Anthropic, monkeypat
     assert (message.content[0].input, message.stop_reason) == ({}, "max_tokens")
     with saying(monkeypatch, call(0, "f", "[1]"), "tool_calls"):
         assert ask(client).content[0].input == {}, "arguments are an object"
+
+
+def test_a_call_ends_a_message_even_where_a_stop_string_followed() -> None:
+    choice = {"message": {"content": "x"}, "finish_reason": "tool_calls", "stop_reason": "END"}
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 0}}
+    message = MessageForm(NAME, ["END"]).whole([{"choices": [choice], "usage": usage}])
+    assert (message["stop_reason"], message["stop_sequence"]) == ("tool_use", None)
 
 
 def test_a_failure_in_mid_stream(url: str, client: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,10 @@ def test_events_of_an_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     added = {event["item"]["id"] for event in events if event["type"] == "response.output_item.added"}
     assert {event["item_id"] for event in events if "item_id" in event} == added
     assert events[2]["item"]["content"] == []
+    assert {event["type"] for event in events if "logprobs" in event} == {
+        "response.output_text.delta",
+        "response.output_text.done",
+    }
 
 
 def test_a_call_that_was_cut_is_incomplete(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
