@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,24 +94,3 @@ def test_a_task_that_is_cancelled_frees_its_seat(tiny_path: Callable[[str], Path
 
     with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1) as llm:
         asyncio.run(asyncio.wait_for(main(llm), DEADLINE))
-
-
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator")  # it cannot end without its loop
-def test_a_loop_that_was_closed_meanwhile_is_told_nothing(tiny_path: Callable[[str], Path]) -> None:
-    with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1) as llm:
-        go_on = threading.Event()
-        n_passes = 0
-
-        def before_pass() -> None:
-            nonlocal n_passes
-            n_passes += 1
-            assert n_passes <= 2 or go_on.wait(DEADLINE)
-
-        loop = asyncio.new_event_loop()
-        stream = llm.astream(PROMPT, max_tokens=30, before_pass=before_pass)
-        loop.run_until_complete(anext(stream))
-        loop.close()
-        (thread,) = (thread for thread in threading.enumerate() if thread.name == "maskprobe-stream")
-        go_on.set()
-        thread.join(DEADLINE)
-        assert len(llm.generate(PROMPT, max_tokens=3).tokens) == 3
