@@ -143,17 +143,35 @@ def test_an_object_that_nobody_holds_frees_its_model(tiny_path: Callable[[str], 
 
 def test_what_is_called_within_a_pass_cannot_generate(tiny: Callable[..., MaskProbeLlama]) -> None:
     """It would wait for itself."""
-    llm = tiny(n_parallel=2)
+    llm = tiny(n_parallel=3)
     said: list[str] = []
 
-    def processor(ids: Any, logits: Any) -> Any:
-        for call in (lambda: llm.generate(TEXT, max_tokens=1), llm.engine.seats.figures):
-            with pytest.raises(BusyError, match="within a pass") as refused:
-                call()
-            said.append(str(refused.value))
-        return logits
+    def answer() -> int:
+        begun = llm.stream(TEXT, max_tokens=30)
+        next(begun)
+
+        def processor(ids: Any, logits: Any) -> Any:
+            for call in (lambda: llm.generate(TEXT, max_tokens=1), llm.engine.seats.figures, lambda: next(begun)):
+                with pytest.raises(BusyError, match="within a pass") as refused:
+                    call()
+                said.append(str(refused.value))
+            begun.close()
+            return logits
+
+        return len(llm.generate(TEXT, max_tokens=1, logits_processor=processor).tokens)
 
     with ThreadPoolExecutor(1) as threads:
-        out = threads.submit(llm.generate, TEXT, max_tokens=2, logits_processor=processor).result(DEADLINE)
-    assert len(out.tokens) == 2
-    assert len(said) >= 4
+        assert threads.submit(answer).result(DEADLINE) == 1
+    assert len(said) == 3
+
+
+def test_nobody_waits_for_who_has_gone(tiny: Callable[..., MaskProbeLlama]) -> None:
+    """A pass waits a little for those who took part in the last one, unless their generations are over."""
+    llm = tiny(n_parallel=2)
+    stream = llm.stream(TEXT, max_tokens=30)
+    next(stream)
+    passes = llm.engine.seats._passes
+    assert passes is not None
+    assert len(passes._expected) == 1
+    stream.close()
+    assert passes._expected == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +126,12 @@ def test_slots(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert fetch(url, "/slots?fail_on_no_slot=1").status == 503
 
 
+def test_a_model_without_drafts_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MaskProbeLlama, "drafting", SimpleNamespace(shape="none"))
+    (slot,) = fetch(url, "/slots").json()
+    assert slot["speculative"] is False
+
+
 # --- filling in the middle ------------------------------------------------------------------------------
 
 
@@ -159,6 +166,11 @@ def test_infill_prompt(coder: MaskProbeLlama) -> None:
         "<s><PROJECT>myproject\n<FILE>a.py\none<FILE>b.py\ntwo<FILE>filename\n<PRE>the tree is<SUF>of the sea<MID>"
     )
     assert spelled(coder, infill_prompt(vocab, "a", "b", room=100)) == "<s><PRE>a<SUF>b<MID>"
+
+
+def test_infill_begins_as_the_model_wants_it(coder: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coder.prompts.model.vocab, "adds_bos", False)
+    assert spelled(coder, infill_prompt(coder.prompts.model.vocab, "a", "b", room=100)) == "<PRE>a<SUF>b<MID>"
 
 
 def test_infill_prompts_are_cut_far_from_the_gap(coder: MaskProbeLlama) -> None:
