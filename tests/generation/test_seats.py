@@ -82,6 +82,21 @@ def test_who_has_a_seat_may_wait_for_another_ones(tiny: Callable[..., MaskProbeL
         stream.close()
 
 
+def test_who_has_the_whole_object_does_not_wait_for_itself(tiny: Callable[..., MaskProbeLlama]) -> None:
+    llm = tiny(queue=True)
+    refused: list[BusyError] = []
+
+    def generate_within() -> None:
+        with llm._lifetime.use(), pytest.raises(BusyError) as busy:
+            llm.generate(TEXT, max_tokens=1)
+        refused.append(busy.value)
+
+    thread = threading.Thread(target=generate_within, daemon=True)  # which would wait for ever
+    thread.start()
+    thread.join(DEADLINE)
+    assert len(refused) == 1
+
+
 def test_as_many_wait_for_one_seat_as_are_allowed(tiny: Callable[..., MaskProbeLlama]) -> None:
     llm = tiny("mamba", n_parallel=3)
     stream = llm.stream(TEXT, max_tokens=30)

@@ -112,6 +112,9 @@ def test_cached_tokens_are_in_the_usage(url: str, client: openai.OpenAI) -> None
         cached = last.usage.prompt_tokens_details.cached_tokens
         assert cached == last.timings["cache_n"]
         assert (cached > 0) == cache
+    twice = client.completions.create(model=NAME, prompt=["One, two,"] * 2, max_tokens=1)
+    cached = [choice.timings["cache_n"] for choice in twice.choices]
+    assert twice.usage.prompt_tokens_details.cached_tokens == sum(cached) > cached[0]
     completion = client.completions.create(model=NAME, prompt="One, two,", max_tokens=1)
     again = client.completions.create(model=NAME, prompt="One, two,", max_tokens=1)
     assert again.usage.prompt_tokens_details.cached_tokens > 0
