@@ -5,7 +5,7 @@
 // score before each key is known; values.
 #pragma once
 
-#include "attention_cache.h"
+#include "visible_keys.h"
 
 namespace mp::kernels::MP_KERNEL_SET {
 
@@ -37,9 +37,9 @@ template <template <int> class Keys, template <int> class Values, int Size> stru
             total[q] = 0.0f;
         }
         __builtin_memset(sums, 0, sizeof *sums * Size * static_cast<size_t>(all.n_queries));
-        for (int64_t first = 0; first < all.cache.n_keys; first += keys_per_block) {
-            const int64_t left = all.cache.n_keys - first;
-            attend_to_block(all, first, static_cast<int>(left < keys_per_block ? left : keys_per_block));
+        VisibleKeys visible(all);
+        for (KeyBlock block = visible.next(); block.n > 0; block = visible.next()) {
+            attend_to_block(all, block);
         }
         for (int q = 0; q < all.n_queries; ++q) {
             finish(q, all.sinks == nullptr ? nullptr : &all.sinks[q], all.out[q]);
@@ -47,21 +47,21 @@ template <template <int> class Keys, template <int> class Values, int Size> stru
     }
 
 private:
-    void attend_to_block(const Attention & all, int64_t first, int n) {
+    void attend_to_block(const Attention & all, const KeyBlock & block) {
         alignas(64) float bias[most_queries][keys_per_block];
-        unsigned any = 0;
+        const int n = block.n;
         for (int q = 0; q < all.n_queries; ++q) {
-            counts[q] = take_mask(all.masks == nullptr ? nullptr : all.masks[q] + first, n, bias[q]);
-            any |= counts[q];
+            counts[q] = take_mask(all.masks == nullptr ? nullptr : all.masks[q], block, bias[q]);
         }
-        if (any == 0) {
-            return;
+        const char * key_rows[keys_per_block];
+        const char * value_rows[keys_per_block];
+        for (int i = 0; i < n; ++i) {
+            const auto at = static_cast<size_t>(block.at[i]);
+            key_rows[i] = static_cast<const char *>(all.cache.keys) + at * all.cache.key_stride;
+            value_rows[i] = static_cast<const char *>(all.cache.values) + at * all.cache.value_stride;
         }
-        const auto at = static_cast<size_t>(first);
-        const HeadCache & cache = all.cache;
-        keys.take_keys(static_cast<const char *>(cache.keys) + at * cache.key_stride, cache.key_stride, n);
-        Values<Size>::unpack(static_cast<const char *>(cache.values) + at * cache.value_stride, cache.value_stride, n,
-                             values);
+        keys.take_keys(key_rows, n);
+        Values<Size>::unpack(value_rows, n, values);
         for (int q = 0; q < all.n_queries; ++q) {
             Floats score = FloatLanes::multiply(keys.scores(q), FloatLanes::set1(all.scale));
             if (all.cap != 0.0f) {
@@ -86,15 +86,16 @@ private:
         }
     }
 
-    // Which of the next n keys count, and what is added to their scores; past them -infinity.
-    static unsigned take_mask(const uint16_t * mask, int n, float * bias) {
-        alignas(64) uint16_t padded[keys_per_block];
-        if (mask == nullptr || n < keys_per_block) {
+    // Which keys of a block count, and what is added to their scores; past them -infinity.
+    static unsigned take_mask(const uint16_t * mask, const KeyBlock & block, float * bias) {
+        alignas(64) uint16_t gathered[keys_per_block];
+        if (mask != nullptr && block.is_whole()) {
+            mask += block.at[0];
+        } else {
             for (int i = 0; i < keys_per_block; ++i) {
-                constexpr uint16_t minus_infinity = 0xfc00;
-                padded[i] = i >= n ? minus_infinity : mask == nullptr ? uint16_t{0} : mask[i];
+                gathered[i] = i >= block.n ? hidden : mask == nullptr ? uint16_t{0} : mask[block.at[i]];
             }
-            mask = padded;
+            mask = gathered;
         }
         const Floats all = FloatLanes::load(mask);
         FloatLanes::store(bias, all);

@@ -1,5 +1,5 @@
 // What a cache of keys and values may be made of: half floats, or blocks of Q8_0. Keys give the scores of some queries,
-// values are unpacked; both as many at a time as a vector has lanes, for all queries.
+// values are unpacked; both as many at a time as a vector has lanes, for all queries, wherever in the cache they are.
 #pragma once
 
 #include "blocks.h"
@@ -8,6 +8,7 @@
 namespace mp::kernels::MP_KERNEL_SET {
 
 constexpr int keys_per_block = FloatLanes::lanes;
+constexpr uint16_t hidden = 0xfc00; // -infinity in a mask
 
 // Half floats, in the order of ggml_vec_dot_f16: four sums take turns along a head.
 template <int Size> struct F16Keys {
@@ -24,11 +25,11 @@ template <int Size> struct F16Keys {
         }
     }
 
-    void take_keys(const char * from, size_t stride, int n) { unpack(from, stride, n, keys); }
+    void take_keys(const char * const * from, int n) { unpack(from, n, keys); }
 
-    static void unpack(const char * from, size_t stride, int n, float * to) {
-        for (int i = 0; i < n; ++i, from += stride, to += Size) {
-            const auto * halves = reinterpret_cast<const uint16_t *>(from);
+    static void unpack(const char * const * from, int n, float * to) {
+        for (int i = 0; i < n; ++i, to += Size) {
+            const auto * halves = reinterpret_cast<const uint16_t *>(from[i]);
             MP_UNROLL for (int c = 0; c < vectors; ++c) {
                 FloatLanes::store(to + c * FloatLanes::lanes, FloatLanes::load(halves + c * FloatLanes::lanes));
             }
@@ -56,9 +57,7 @@ template <int Size> struct F16Keys {
 };
 
 template <int Size> struct F16Values {
-    static void unpack(const char * from, size_t stride, int n, float * to) {
-        F16Keys<Size>::unpack(from, stride, n, to);
-    }
+    static void unpack(const char * const * from, int n, float * to) { F16Keys<Size>::unpack(from, n, to); }
     // ggml keeps the sums as half floats.
     static MP_INLINE FloatLanes::Floats rounded(FloatLanes::Floats sum) { return FloatLanes::through_half(sum); }
 };
@@ -80,9 +79,9 @@ template <int Size> struct Q8Keys {
         }
     }
 
-    void take_keys(const char * from, size_t stride, int n) {
-        for (int i = 0; i < n; ++i, from += stride) {
-            const auto * blocks = reinterpret_cast<const BlockQ8_0 *>(from);
+    void take_keys(const char * const * from, int n) {
+        for (int i = 0; i < n; ++i) {
+            const auto * blocks = reinterpret_cast<const BlockQ8_0 *>(from[i]);
             for (int b = 0; b < n_blocks; ++b) {
                 key_scales[i * n_blocks + b] = from_half(blocks[b].d);
                 __builtin_memcpy(keys + i * Size + 32 * b, blocks[b].qs, 32);
@@ -108,9 +107,9 @@ template <int Size> struct Q8Keys {
 };
 
 template <int Size> struct Q8Values {
-    static void unpack(const char * from, size_t stride, int n, float * to) {
-        for (int i = 0; i < n; ++i, from += stride) {
-            const auto * blocks = reinterpret_cast<const BlockQ8_0 *>(from);
+    static void unpack(const char * const * from, int n, float * to) {
+        for (int i = 0; i < n; ++i) {
+            const auto * blocks = reinterpret_cast<const BlockQ8_0 *>(from[i]);
             for (int b = 0; b < Size / 32; ++b) {
                 const FloatLanes::Floats d = FloatLanes::set1(from_half(blocks[b].d));
                 MP_UNROLL for (int j = 0; j < 32; j += FloatLanes::lanes, to += FloatLanes::lanes) {

@@ -117,6 +117,26 @@ struct Attention {
     }
 };
 
+// Rows of three texts whose keys take turns in the cache, and begin alike.
+void test_texts_side_by_side() {
+    for (const int64_t n_rows : {3, 7, 20}) {
+        for (const int n_threads : {1, 3}) {
+            const Scope scope(std::to_string(n_rows) + " rows, " + std::to_string(n_threads) + " threads");
+            Attention one(n_rows);
+            for (int64_t row = 0; row < n_rows; ++row) {
+                for (int64_t i = 0; i < Attention::n_keys; ++i) {
+                    const bool is_seen = i < 5 || i % 3 == row * 3 / n_rows;
+                    one.hidden[static_cast<size_t>(row * Attention::n_keys + i)] = is_seen ? 0 : 0xfc00;
+                }
+            }
+            if (one.compute(n_threads)) {
+                const std::vector<float> expected = one.direct();
+                CHECK_EQ(std::memcmp(one.results.data(), expected.data(), expected.size() * sizeof(float)), 0);
+            }
+        }
+    }
+}
+
 void test_attention() {
     const bool has_attention = has_attention_kernel();
     for (const char * name : {"attention f16", "attention f16 capped", "attention q8_0", "attention q8_0 capped"}) {
@@ -189,5 +209,6 @@ int main() {
     cpu_kernels::allow(~0u, 0);
     cpu_kernels::set_default(true);
     run("attention", test_attention);
+    run("texts side by side", test_texts_side_by_side);
     return finish();
 }

@@ -248,6 +248,28 @@ def test_grammars_and_processors_are_each_ones_own(smollm: Callable[[int], MaskP
         assert list(threads.map(answer, range(8))) == alone
 
 
+def test_what_is_called_within_a_pass_cannot_generate(tiny: MaskProbeLlama) -> None:
+    """It would wait for itself, whether or not a seat is free."""
+    inner: list[BaseException] = []
+
+    def processor(ids: Any, scores: Any) -> Any:
+        if not inner:
+            try:
+                tiny.generate(TEXT, max_tokens=3)
+            except Exception as error:
+                inner.append(error)
+        return scores
+
+    others = [tiny.stream(TEXT, max_tokens=30) for _ in range(2)]
+    for stream in others:
+        next(stream)
+    tiny.generate(TEXT, max_tokens=5, logits_processor=[processor])
+    assert isinstance(inner[0], BusyError)
+    assert "within a pass" in str(inner[0])
+    for stream in others:
+        stream.close()
+
+
 def test_a_failure_is_ones_own(tiny: MaskProbeLlama) -> None:
     """A caller's exception, a grammar that leaves nothing, a slow reader: others go on."""
     expected = tiny.generate(TEXT, max_tokens=60, temperature=0.7, seed=4).tokens

@@ -20,6 +20,68 @@ kernels::Attend find(const State & s, const ggml::Tensor & q, const ggml::Tensor
     return kernels::find_attention(static_cast<int>(q.ne[0]), cache_type(k.type), s.instructions, s.wide_floats);
 }
 
+// Rows one after the other that see nearly the same keys, as those of one text do: these are read once for all of them.
+// Rows of different texts are apart.
+class RowGroups {
+public:
+    RowGroups(const ggml::Tensor * mask, int64_t n_rows, int64_t n_keys) {
+        int64_t first = 0;
+        for (int64_t row = 1; mask != nullptr && row < n_rows; ++row) {
+            if (!are_alike(mask_of(*mask, first), mask_of(*mask, row), n_keys)) {
+                ends_[n_++] = first = row;
+            }
+        }
+        ends_[n_++] = n_rows;
+    }
+
+    // In how many parts queries are attended to, of at most so many of a group; n_sharing: queries of each row.
+    int64_t n_parts(int64_t wanted, int64_t n_sharing) const {
+        int64_t n = 0;
+        for (int g = 0; g < n_; ++g) {
+            n += n_parts_of(g, wanted, n_sharing);
+        }
+        return n;
+    }
+
+    struct Part {
+        int64_t first, last; // queries, those of the same row one after the other
+    };
+    Part part(int64_t i, int64_t wanted, int64_t n_sharing) const {
+        int g = 0;
+        for (; i >= n_parts_of(g, wanted, n_sharing); ++g) {
+            i -= n_parts_of(g, wanted, n_sharing);
+        }
+        const int64_t start = n_sharing * begin_of(g);
+        const int64_t n_queries = n_sharing * ends_[g] - start;
+        const int64_t n = n_parts_of(g, wanted, n_sharing);
+        return {start + n_queries * i / n, start + n_queries * (i + 1) / n};
+    }
+
+private:
+    static const uint16_t * mask_of(const ggml::Tensor & mask, int64_t row) {
+        return reinterpret_cast<const uint16_t *>(row_of(mask, row, 0));
+    }
+
+    static bool are_alike(const uint16_t * a, const uint16_t * b, int64_t n_keys) {
+        constexpr uint16_t hidden = 0xfc00;
+        int32_t n_both = 0;
+        int32_t n_either = 0;
+        for (int64_t i = 0; i < n_keys; ++i) {
+            n_both += static_cast<int32_t>(a[i] != hidden) & static_cast<int32_t>(b[i] != hidden);
+            n_either += static_cast<int32_t>(a[i] != hidden) | static_cast<int32_t>(b[i] != hidden);
+        }
+        return 2 * n_both >= n_either;
+    }
+
+    int64_t begin_of(int g) const { return g == 0 ? 0 : ends_[g - 1]; }
+    int64_t n_parts_of(int g, int64_t wanted, int64_t n_sharing) const {
+        return (n_sharing * (ends_[g] - begin_of(g)) + wanted - 1) / wanted;
+    }
+
+    int64_t ends_[most_rows]; // behind the last row of each
+    int n_ = 0;
+};
+
 } // namespace
 
 bool is_there(const State & s, int32_t type) {
@@ -70,7 +132,8 @@ void compute(const State & s, const ggml::ComputeParams & params, ggml::Tensor &
     const int64_t sharing = q.ne[2] / k.ne[2]; // query heads for each head of the cache
     const int64_t n_queries = sharing * q.ne[1];
     const int64_t wanted = std::clamp<int64_t>(n_queries * k.ne[2] / (2 * params.nth), 1, kernels::most_queries);
-    const int64_t n_parts = (n_queries + wanted - 1) / wanted;
+    const RowGroups groups(mask, q.ne[1], k.ne[1]);
+    const int64_t n_parts = groups.n_parts(wanted, sharing);
     const kernels::Attend kernel = find(s, q, k);
     const auto from_float = s.api.ggml_get_type_traits_cpu(k.type)->from_float;
     const size_t query_bytes = s.api.ggml_row_size(k.type, size);
@@ -80,8 +143,7 @@ void compute(const State & s, const ggml::ComputeParams & params, ggml::Tensor &
     start_chunks(s, params);
     for (int64_t at = params.ith; at < n_parts * k.ne[2]; at = next_chunk(s, params)) {
         const int64_t head = at / n_parts;
-        const int64_t first = n_queries * (at % n_parts) / n_parts;
-        const int64_t last = n_queries * (at % n_parts + 1) / n_parts;
+        const auto [first, last] = groups.part(at % n_parts, wanted, sharing);
         alignas(64) char queries[kernels::most_queries * kernels::largest_head * sizeof(uint16_t)];
         const uint16_t * masks[kernels::most_queries];
         float shares[kernels::most_queries];

@@ -47,6 +47,7 @@ class Engine:
 
     def close(self) -> None:
         """Frees everything; the engine is unusable after."""
+        self.seats.close()
         if self._pool is None:
             self.session.close()
         else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import BusyError, ClosedError, ForkError
+from ..llamacpp.openmp import release_threads
 from .engine import Engine
 from .seats import Seat
 
@@ -23,6 +24,7 @@ class Lifetime:
     """
 
     def __init__(self, engine: Engine, n_callers: int = 1, *, queue: bool = False) -> None:
+        release_threads()  # of the load, after which other threads may generate
         self._changed = threading.Condition()
         self._pid = os.getpid()
         self._engine = engine
@@ -105,6 +107,7 @@ class Lifetime:
             self._give_back([seat])
 
     def _take(self, prompt: Sequence[int]) -> Seat:
+        self._engine.seats.check_thread()
         with self._changed:
             if not self._free or self._waiting:
                 self._wait()
@@ -129,6 +132,7 @@ class Lifetime:
             self._changed.notify_all()
 
     def _give_back(self, seats: Sequence[Seat]) -> None:
+        release_threads()
         with self._changed:
             for seat in seats:
                 seat.thread = 0

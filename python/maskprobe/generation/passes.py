@@ -1,7 +1,7 @@
-"""Passes for several generations at once: whoever comes first makes one for all that are ready, the others wait for it.
+"""Passes for several generations at once: one thread makes them, each for all that are ready.
 
 Knows threads and lanes; what a pass does is the core's. All calls of the core for lanes of one pool go through here,
-one at a time.
+one at a time. Passes are always made by the same thread, as helpers of several would be in each other's way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from ..core.pool import Pool
 from ..core.session import Pass
-from ..errors import BusyError, DecodeError
+from ..errors import BusyError
+from ..llamacpp.openmp import release_threads
 
 # A pass is worth waiting for those who took part in the last one and are about to come back. So long at most, in
 # seconds, and no longer than a share of a pass.
@@ -30,8 +31,9 @@ class _Wish:
 
     out: Pass
     thread: int = field(default_factory=threading.get_ident)
-    is_met: bool = False
-    error: Exception | None = None
+    met: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    is_given_up: bool = False  # nobody waits for it any more
 
 
 class Passes:
@@ -44,11 +46,17 @@ class Passes:
         self._changed = threading.Condition()
         self._wishes: dict[int, _Wish] = {}  # by lane
         self._expected: dict[int, int] = {}  # lanes that are about to come back, and the threads they were in
-        self._is_led = False
-        self._thread = 0  # that makes a pass now
+        self._maker: threading.Thread | None = None  # from the first wish on
+        self._is_closed = False
         self._n_visitors = 0  # who want the core for something else
         self._patience = _LEAST_PATIENCE
         self.n_made = 0
+
+    def close(self) -> None:
+        """Ends the thread, which makes no pass any more; nobody may be generating."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -56,16 +64,17 @@ class Passes:
         if os.getpid() != self._pid:
             yield
             return
-        self._check_thread()
+        self.check_thread()
         with self._changed:
             self._n_visitors += 1
         try:
             with self._core:
                 yield
         finally:
+            release_threads()  # of whoever has computed here, as costs are measured
             with self._changed:
                 self._n_visitors -= 1
-                self._changed.notify_all()
+                self._changed.notify()
 
     def step(self, lane: int, out: Pass) -> None:
         """A pass for a lane, and for all others that are ready. Without rows if the lane has to wait for room.
@@ -74,20 +83,21 @@ class Passes:
             DecodeError, SamplingError: as :meth:`maskprobe.core.session.Session.prefill` does; others go on.
             BusyError: what is called within a pass has called this.
         """
-        self._check_thread()
+        self.check_thread()
         wish = _Wish(out)
         try:
             with self._changed:
+                if self._maker is None:
+                    # A process must be able to end whatever the model does.
+                    self._maker = threading.Thread(target=self._make_passes, name="maskprobe-passes", daemon=True)
+                    self._maker.start()
                 self._wishes[lane] = wish
                 self._expected.pop(lane, None)
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: wish.is_met or not self._is_led)
-                if not wish.is_met:
-                    self._is_led = True
-            if not wish.is_met:
-                self._lead()
+                self._changed.notify()
+            wish.met.wait()
         except BaseException:
             with self._changed:  # interrupted; a pass that takes part already ends by itself
+                wish.is_given_up = True
                 if self._wishes.get(lane) is wish:
                     del self._wishes[lane]
             raise
@@ -99,54 +109,61 @@ class Passes:
         if os.getpid() == self._pid:
             with self._changed:
                 self._expected.pop(lane, None)
-                self._changed.notify_all()
+                self._changed.notify()
 
-    def _check_thread(self) -> None:
-        if self._thread == threading.get_ident():
+    def check_thread(self) -> None:
+        """Raises BusyError if what is called within a pass calls this: it would wait for itself."""
+        if threading.current_thread() is self._maker:
             raise BusyError("what is called within a pass, as logits processors are, cannot generate itself")
 
-    def _lead(self) -> None:
-        """Makes one pass for all that are ready."""
-        wishes: dict[int, _Wish] = {}
-        errors: list[BaseException | None] = []
-        try:
-            with self._changed:
-                self._wait_for_others()
-                wishes, self._wishes = self._wishes, {}
+    # --- the thread that makes passes -----------------------------------------------------------------
+
+    def _make_passes(self) -> None:
+        while wishes := self._next():
             start = time.perf_counter()
-            with self._core:
-                self._thread = threading.get_ident()
-                try:
+            errors: Sequence[BaseException | None]
+            try:
+                with self._core:
                     errors = self._pool.step(list(wishes), [wish.out for wish in wishes.values()])
-                finally:
-                    self._thread = 0
+            except BaseException as error:
+                errors = [error] * len(wishes)
             seconds = time.perf_counter() - start
             self._patience = min(max(_LEAST_PATIENCE, _PATIENCE * seconds), _MOST_PATIENCE)
             self.n_made += 1
-        finally:
-            with self._changed:
-                self._is_led = False
-                self._deliver(wishes, errors)
-                self._changed.notify_all()
-        for error in errors:
-            if error is not None and not isinstance(error, Exception):
-                raise error  # it came up in this thread, whoever's draft it was: Ctrl-C
+            self._deliver(wishes, errors)
+
+    def _next(self) -> dict[int, _Wish]:
+        """Who takes part in the next pass; nobody at the end."""
+        with self._changed:
+            while not self._wishes and not self._is_closed:
+                if not self._expected:
+                    release_threads()
+                self._changed.wait()
+            self._wait_for_others()
+            wishes, self._wishes = self._wishes, {}
+            return {} if self._is_closed else wishes
 
     def _wait_for_others(self) -> None:
         """Waits for lanes that are about to come back, a little while, and for whoever else wants the core."""
-        me, deadline = threading.get_ident(), time.perf_counter() + self._patience
-        while any(thread != me for thread in self._expected.values()):
+        deadline = time.perf_counter() + self._patience
+        while self._is_anybody_about_to_come():
             if (left := deadline - time.perf_counter()) <= 0:
                 self._expected.clear()
                 break
             self._changed.wait(left)
         self._changed.wait_for(lambda: self._n_visitors == 0)
 
+    def _is_anybody_about_to_come(self) -> bool:
+        """Whether a lane is expected whose thread does not wait for another lane's pass."""
+        waiting = {wish.thread for wish in self._wishes.values()}
+        return any(thread not in waiting for thread in self._expected.values())
+
     def _deliver(self, wishes: dict[int, _Wish], errors: Sequence[BaseException | None]) -> None:
-        """Tells everybody what has become of the pass; without errors it was interrupted, and nobody knows."""
-        if len(errors) != len(wishes):
-            errors = [DecodeError("the pass was interrupted") for _ in wishes]
-        for (lane, wish), error in zip(wishes.items(), errors, strict=True):
-            wish.is_met, wish.error = True, error if isinstance(error, Exception) else None
-            if wish.error is None:
-                self._expected[lane] = wish.thread
+        """Tells everybody what has become of the pass."""
+        with self._changed:
+            for (lane, wish), error in zip(wishes.items(), errors, strict=True):
+                wish.error = error
+                if error is None and not wish.is_given_up:
+                    self._expected[lane] = wish.thread
+        for wish in wishes.values():
+            wish.met.set()

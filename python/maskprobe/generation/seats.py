@@ -92,6 +92,16 @@ class Seats:
         with self._passes.paused():
             return self._pool.figures()
 
+    def check_thread(self) -> None:
+        """Raises BusyError within a pass that several share: whoever calls this would wait for itself."""
+        if self._passes is not None:
+            self._passes.check_thread()
+
+    def close(self) -> None:
+        """No passes any more."""
+        if self._passes is not None:
+            self._passes.close()
+
     @property
     def n_passes(self) -> int:
         """Passes that lanes have shared."""
