@@ -180,6 +180,17 @@ def test_what_is_called_within_a_pass_cannot_generate(tiny: Callable[..., MaskPr
     assert len(said) == 3
 
 
+def test_one_generation_is_enough_to_keep_others_from_the_whole_object(tiny: Callable[..., MaskProbeLlama]) -> None:
+    llm = tiny(n_parallel=2)
+    stream = llm.stream(TEXT, max_tokens=30)
+    next(stream)
+    for use in (llm.reset, llm.close):
+        with pytest.raises(BusyError):
+            use()
+    stream.close()
+    llm.reset()
+
+
 def test_nobody_waits_for_who_has_gone(tiny: Callable[..., MaskProbeLlama]) -> None:
     """A pass waits a little for those who took part in the last one, unless their generations are over."""
     llm = tiny(n_parallel=2)
