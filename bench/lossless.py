@@ -1,7 +1,8 @@
 """Token equality with plain decoding done by a separate reference: llama_cpp's low-level API, row by row.
 
 At a first difference the reference's gap between its two best logits is printed: where kernels round
-differently by batch shape (F16, F32, K-quants), it must lie within their noise.
+differently by batch shape (F16, F32, K-quants), it must lie within their noise. With --out each answer is written down
+as it comes, and a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -80,6 +82,9 @@ class Reference:
         return tokens, gaps
 
 
+Record = dict[str, Any]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=Path, required=True)
@@ -88,56 +93,69 @@ def main() -> None:
     parser.add_argument("--temperatures", nargs="+", type=float, default=[0.0, 0.8])
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="a JSON line for each answer; those that it has are not asked again")
     args = parser.parse_args()
 
-    console = Console()
-    table = Table("type", "temperature", "tree", "equal", "tokens", "accepted drafts", "top-2 gaps at differences")
-    figures = []
     llama_cpp._logger.set_verbose(False)
+    lines = args.out.read_text().splitlines() if args.out is not None and args.out.exists() else []
+    records: list[Record] = [json.loads(line) for line in lines]
     for kind in args.types:
-        reference = Reference(quantized(kind), n_ctx=2048)
-        with MaskProbeLlama(quantized(kind), n_ctx=2048, n_threads=1) as llm:
-            cases = choose(llm, read_prompts(args.prompts), args.limit, 800)
-            for temperature in args.temperatures:
-                rows = {name: {"equal": 0, "tokens": 0, "accepted": 0, "gaps": []} for name in args.trees}
-                for _, ids in track(
-                    cases, f"{kind}, temperature {temperature}", console=Console(stderr=True), transient=True
-                ):
+        for record in answers(args, kind, {key(one) for one in records}):
+            records.append(record)
+            if args.out is not None:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+    show(records)
+
+
+def key(record: Record) -> tuple[Any, ...]:
+    """What an answer is to: the same of one that is to be made and of one that was."""
+    return tuple(record[name] for name in ("type", "temperature", "tree", "prompt", "max_tokens"))
+
+
+def answers(args: argparse.Namespace, kind: str, done: set[tuple[Any, ...]]) -> Iterator[Record]:
+    """Answers of models of one type that are not done yet, each held to the reference's."""
+    reference = Reference(quantized(kind), n_ctx=2048)
+    with MaskProbeLlama(quantized(kind), n_ctx=2048, n_threads=1) as llm:
+        cases = choose(llm, read_prompts(args.prompts), args.limit, 800)
+        for temperature in args.temperatures:
+            shared = {"type": kind, "temperature": temperature, "max_tokens": args.max_tokens}
+            console = Console(stderr=True)
+            for case, ids in track(cases, f"{kind}, temperature {temperature}", console=console, transient=True):
+                wanted = [shared | {"prompt": case.question_id, "tree": tree} for tree in args.trees]
+                wanted = [one for one in wanted if key(one) not in done]
+                if wanted:
                     sampling = Sampling(temperature=temperature, seed=42)
-                    expected, gaps = reference.generate(ids, args.max_tokens, sampling)
-                    for name, row in rows.items():
-                        out = llm.generate(
-                            ids,
-                            max_tokens=args.max_tokens,
-                            temperature=temperature,
-                            seed=42,
-                            speculate=TREES[name],
-                            cache_prompt=False,
-                        )
-                        row["tokens"] += len(out.tokens)
-                        row["accepted"] += out.stats.draft_n_accepted
-                        if out.tokens == expected:
-                            row["equal"] += 1
-                        else:
-                            same = [a == b for a, b in zip(expected, out.tokens, strict=False)]
-                            at = same.index(False) if False in same else min(len(same), len(gaps) - 1)
-                            row["gaps"].append(round(gaps[at], 4))
-                for name, row in rows.items():
-                    gaps_text = ", ".join(map(str, row["gaps"])) or "-"
-                    table.add_row(
-                        kind,
-                        str(temperature),
-                        name,
-                        f"{row['equal']}/{len(cases)}",
-                        str(row["tokens"]),
-                        str(row["accepted"]),
-                        gaps_text,
-                    )
-                    figures.append({"type": kind, "temperature": temperature, "tree": name, "n": len(cases), **row})
-    console.print(table)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+                    expected = reference.generate(ids, args.max_tokens, sampling)
+                    yield from (one | compared(llm, ids, one, expected) for one in wanted)
+
+
+def compared(llm: MaskProbeLlama, ids: list[int], one: Record, expected: tuple[list[int], list[float]]) -> Record:
+    """Our answer beside the expected tokens, whose gaps come with them."""
+    tokens, gaps = expected
+    options: Any = {"max_tokens": one["max_tokens"], "temperature": one["temperature"], "seed": 42}
+    out = llm.generate(ids, speculate=TREES[one["tree"]], cache_prompt=False, **options)
+    record: Record = {"tokens": len(out.tokens), "accepted": out.stats.draft_n_accepted, "gap": None}
+    if out.tokens != tokens:
+        same = [a == b for a, b in zip(tokens, out.tokens, strict=False)]
+        at = same.index(False) if False in same else min(len(same), len(gaps) - 1)
+        record["gap"] = round(gaps[at], 4)
+    return record
+
+
+def show(records: Sequence[Record]) -> None:
+    """A line for each type, temperature and tree."""
+    table = Table("type", "temperature", "tree", "equal", "tokens", "accepted drafts", "top-2 gaps at differences")
+    groups: dict[tuple[str, float, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["type"], record["temperature"], record["tree"]), []).append(record)
+    for (kind, temperature, tree), group in groups.items():
+        gaps = [one["gap"] for one in group if one["gap"] is not None]
+        n_tokens, n_accepted = (sum(one[name] for one in group) for name in ("tokens", "accepted"))
+        equal = f"{len(group) - len(gaps)}/{len(group)}"
+        listed = ", ".join(map(str, gaps)) or "-"
+        table.add_row(kind, str(temperature), tree, equal, str(n_tokens), str(n_accepted), listed)
+    Console().print(table)
 
 
 if __name__ == "__main__":

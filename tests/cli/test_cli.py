@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,22 @@ def test_generate_streams_and_ends_with_figures(model: str) -> None:
     assert "tokens/s" in line
     assert "x plain llama.cpp" in line
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_package_is_the_command(model: str) -> None:
+    """Commands with processes of their own too, from a folder that has nothing of ours."""
+    options = ("--kind", "json", "-m", model, "--max-tokens", "4", "--n-threads", "1", "--n-ctx", "512", "--json")
+    command = [sys.executable, "-m", "maskprobe", "race", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(model).parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    [race] = json.loads(done.stdout)["races"]
+    assert race["parts_at"] is None
+    done = subprocess.run([*command[:3], "generate", "Hi", "-m", "nowhere.gguf"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("maskprobe: ")
+    done = subprocess.run([*command[:3], "generate", "--no-such-option"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "python -m maskprobe generate" in done.stderr
 
 
 def test_the_embedded_model_is_the_default() -> None:
@@ -83,9 +100,13 @@ def test_tune_resumes_and_is_used(tmp_path: Path, tiny_path: Callable[[str], Pat
     assert done.returncode == 0, done.stderr
     for part in ("cost of a pass", "table-mean", "speed against plain", "copying"):
         assert part in done.stdout
+    assert "rewriting" in done.stdout
     names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
     assert {"adjacency", "costs", "embeddings", "probes", "texts"} <= set(names)
     kept = [path for part in ("adjacency", "texts") for path in tmp_path.glob(f"{part}-*")]
     before = {path.name: path.stat().st_mtime_ns for path in kept}
-    assert maskprobe("tune", tiny, *options, env=env).returncode == 0
+    again = maskprobe("tune", tiny, *options, "--quick", env=env)
+    assert again.returncode == 0
+    assert "story" in again.stdout
+    assert "explanation" not in again.stdout
     assert {path.name: path.stat().st_mtime_ns for path in kept} == before

@@ -1,12 +1,10 @@
-"""`maskprobe info` and `maskprobe doctor`: what they say of models and machines, and their exit codes."""
+"""`maskprobe info`: what it says of models and machines; and the costs of rows that it tells."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +20,6 @@ def run(*args: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, [*args, "--n-threads", "1"])
     assert result.exit_code == code, result.output
     return result.stdout
-
-
-def doctor(*args: str, code: int = 0) -> dict[str, Any]:
-    """The checks by name."""
-    report = json.loads(run("doctor", "--json", *args, code=code))
-    assert report["usable"] is (code == 0)
-    return {check["name"]: check for check in report["checks"]}
 
 
 def test_info_tells_what_the_file_says(model_path: Callable[[str], Path]) -> None:
@@ -83,48 +74,6 @@ def test_info_says_what_a_model_drafts_and_why_not_more(
     assert (found["shape"], found["masks"], found["n_snapshots"]) == ("chains", True, 16)
     assert found["snapshot_bytes"] > 16 * 100
     assert capfd.readouterr().err == ""
-
-
-def test_doctor_finds_this_installation_usable() -> None:
-    checks = doctor()
-    assert {"maskprobe", "Python", "llama-cpp-python", "threads", "cache", "model", "drafting", "drafts"} <= set(checks)
-    assert checks["drafting"]["status"] == "ok"
-    assert "1: 1.00, 2: " in checks["cost of a pass"]["found"]
-    for check in checks.values():
-        assert (check["remedy"] is not None) or check["status"] == "ok", check
-
-
-def test_doctor_prints_a_line_per_check_and_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MASKPROBE_CACHE", str(tmp_path / "file" / "cache"))
-    lines = run("doctor", "-m", str(tmp_path / "nowhere.gguf"), code=1).splitlines()
-    assert f"warning cache: {tmp_path / 'file' / 'cache'} cannot be written" in "\n".join(lines)
-    assert any("set MASKPROBE_CACHE" in line for line in lines)
-    [problem] = [line for line in lines if line.startswith("problem")]
-    assert "nowhere.gguf does not exist" in problem
-
-
-def test_doctor_notices_too_many_threads() -> None:
-    checks = json.loads(
-        CliRunner().invoke(app, ["doctor", "--json", "-m", "nowhere.gguf", "--n-threads", "512"]).stdout
-    )["checks"]
-    [threads] = [check for check in checks if check["name"] == "threads"]
-    assert threads["status"] == "warning"
-    n_usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert f"may run on {n_usable} of {os.cpu_count()} CPUs" in threads["found"]
-
-
-def test_doctor_says_how_a_model_is_drafted(tiny_path: Callable[[str], Path]) -> None:
-    checks = doctor("-m", str(tiny_path("mamba")))
-    assert checks["model"]["status"] == "ok"
-    assert checks["drafting"]["status"] == "ok"
-    assert "recurrent" in checks["drafting"]["found"]
-
-
-def test_doctor_refuses_gpu_layers_of_a_cpu_build(tiny_path: Callable[[str], Path]) -> None:
-    checks = doctor("-m", str(tiny_path("llama")), "--n-gpu-layers", "-1", code=1)
-    assert checks["GPU"]["status"] == "problem"
-    assert "DGGML_CUDA" in checks["GPU"]["remedy"]
 
 
 def test_the_cpu_is_a_device() -> None:

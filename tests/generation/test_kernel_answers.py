@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import pytest
@@ -17,6 +18,19 @@ from maskprobe import MaskProbeLlama, Speculation, cpu_kernels
 from maskprobe.core import kernels
 
 N = 32  # tokens of an answer
+
+
+@pytest.mark.parametrize("n", [63, 64, 65])  # where llama.cpp goes over to tiles
+def test_a_short_prompts_logits_are_llama_cpps(n: int, model_path: Callable[[str], Path]) -> None:
+    ids = [7 * i % 1000 + 300 for i in range(n)]
+
+    def logprobs(**options: Any) -> Any:
+        with MaskProbeLlama(model_path("Q4_0"), n_ctx=256, n_threads=1, **options) as llm:
+            out = llm.generate(ids, max_tokens=4, temperature=0.0, logprobs=5, speculate=False)
+            assert out.logprobs is not None
+            return [(one.logprob, one.top) for one in out.logprobs]
+
+    assert logprobs() == logprobs(cpu_kernels=False)
 
 
 @pytest.mark.parametrize("file_type", ["Q4_0", "Q4_1", "Q8_0", "Q4_K_M", "F16", "rare types"])

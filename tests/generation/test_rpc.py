@@ -115,7 +115,7 @@ def test_servers_without_layers_are_refused() -> None:
 def test_a_build_without_rpc_says_how_to_get_it(tiny: Path) -> None:
     remedy = (
         r"built without RPC. Build it again with: CMAKE_ARGS=\"-DGGML_RPC=on\" pip install --force-reinstall "
-        r'--no-cache-dir "llama-cpp-python>=0\.3\.'
+        r'--no-cache-dir --no-deps "llama-cpp-python>=0\.3\.'
     )
     with pytest.raises(RpcError, match="cannot be reached" if llama_cpp.llama_supports_rpc() else remedy):
         MaskProbeLlama(tiny, n_gpu_layers=-1, rpc_servers=[FREE_PORT])

@@ -147,6 +147,21 @@ def test_an_absent_library_is_said_so() -> None:
     assert "pip install" in out
 
 
+def test_a_broken_library_is_installed_anew() -> None:
+    change = """
+    import importlib.abc, sys
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == "llama_cpp":
+                raise RuntimeError("libcudart.so.12: cannot open shared object file")
+    sys.meta_path.insert(0, Broken())
+    del sys.modules["llama_cpp"]
+    """
+    out = import_with(change).stdout
+    assert out.startswith("BindingError llama-cpp-python cannot be imported (libcudart.so.12")
+    assert 'pip install --force-reinstall --no-cache-dir --no-deps "llama-cpp-python>=0.3.35,<0.3.37"' in out
+
+
 def test_the_command_line_says_it_in_one_line() -> None:
     code = textwrap.dedent("""
         import sys

@@ -125,7 +125,7 @@ def test_the_doctor_warns(tiny_path: Callable[[str], Path]) -> None:
     out = " ".join(run_with("0.3.37", f"{code}main()", str(tiny_path("llama"))).split())
     assert "0.3.37 (0.3.35 to 0.3.36 are tested)" in out
     assert "models are tested when they are loaded" in out
-    assert 'for a tested version: pip install "llama-cpp-python>=0.3.35,<0.3.37"' in out
+    assert '-> pip install "llama-cpp-python>=0.3.35,<0.3.37" # a tested version' in out
 
 
 def test_rpc_alone_is_refused() -> None:

@@ -57,9 +57,10 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 
 def test_the_command_line_tells_versions() -> None:
-    done = run("-m", "maskprobe.cli", "--version")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"maskprobe {VERSION}, llama-cpp-python {version('llama-cpp-python')}\n"
+    for module in ("maskprobe", "maskprobe.cli"):
+        done = run("-m", module, "--version")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"maskprobe {VERSION}, llama-cpp-python {version('llama-cpp-python')}\n"
 
 
 def test_licence() -> None:
@@ -96,7 +97,16 @@ def _normal(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/install.md", "docs/rpc.md"]
+    "name",
+    [
+        "README.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/install.md",
+        "docs/rpc.md",
+        "docs/tutorial.md",
+    ],
 )
 def test_files_that_documents_name_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")

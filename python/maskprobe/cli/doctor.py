@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from .app import app
-from .checks import Check, all_checks
+from .check import Check
+from .checks import all_checks
 from .groups import grouped
 from .loading import Machine
 from .options import ModelOption, tables

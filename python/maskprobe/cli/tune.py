@@ -9,7 +9,7 @@ import typer
 
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
-from ..tuning import own_texts
+from ..tuning import own_texts, steps
 from .app import app
 from .groups import grouped
 from .loading import Loading
@@ -25,11 +25,14 @@ def tune(
     text_tokens: Annotated[
         int, typer.Option(min=0, help="Have the model write so many tokens of text, whose phrases drafts then know.")
     ] = own_texts.TOKENS,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Do the least of each step, without the adjacency table: a rough first look."),
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG file.")] = None,
     loading: Loading,
 ) -> None:
     """Do the once-per-model work: cost curve, adjacency table, texts of its own, probe; show what to expect."""
-    from ..tuning.steps import tune as run
-
+    effort = steps.QUICK if quick else steps.Effort(adjacency=adjacency, text_tokens=text_tokens)
     with MaskProbeLlama(resolve_model(model), **loading.arguments()) as llm:
-        run(llm, tables(), adjacency=adjacency, text_tokens=text_tokens, plot=plot)
+        steps.tune(llm, tables(), effort, plot=plot)

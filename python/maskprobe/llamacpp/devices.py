@@ -26,6 +26,15 @@ def devices() -> list[Device]:
     return [describe(device) for device in _handles()]
 
 
+def backends() -> list[str]:
+    """Names of the backends that llama.cpp was built with, whether they find a device or not: "CPU", "CUDA", ..."""
+    with captured_log(verbose=False):
+        llama_cpp.llama_backend_init()
+        backend_at = function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+        name = function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+        return [name(backend_at(i)).decode() for i in range(function("ggml_backend_reg_count", ctypes.c_size_t)())]
+
+
 def local_gpus() -> list[int]:
     """Handles of the GPUs that llama.cpp would use: those with memory of their own, else those without."""
     kind = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)

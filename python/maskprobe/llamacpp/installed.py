@@ -42,17 +42,19 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def _import_llama_cpp() -> Any:
-    remedy = f'pip install "{requirement()}"'
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
+        # What is there, and broken, pip would leave as it is.
+        anew = "" if isinstance(error, ModuleNotFoundError) else "--force-reinstall --no-cache-dir --no-deps "
+        remedy = f'pip install {anew}"{requirement()}"'
         raise BindingError(f"llama-cpp-python cannot be imported ({error}). Mend it with: {remedy}") from error
     installed = str(llama_cpp.__version__)
     low = TESTED_LLAMA_CPP[0]
     if version_numbers(installed) < low:
         raise BindingError(
             f"maskprobe {version('maskprobe')} works with llama-cpp-python>={_version_text(low)}, but {installed} is "
-            f"installed. Mend it with: {remedy}"
+            f'installed. Mend it with: pip install "{requirement()}"'
         )
     return llama_cpp
 

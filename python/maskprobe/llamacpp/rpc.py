@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import RpcError
+from .building import BACKENDS, build_command
 from .devices import Device, describe, local_gpus
-from .installed import function, llama_cpp, requirement, version_numbers
+from .installed import function, llama_cpp, version_numbers
 
 _ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})")
 # llama.cpp ends the process where a server is absent or answers something else, so it is greeted here first: one byte
@@ -27,7 +28,6 @@ _ANSWER = struct.Struct("<QBBBx24x")
 # The RPC protocol of each tested version of llama-cpp-python; with others RPC alone is refused.
 _PROTOCOLS: dict[tuple[int, ...], tuple[int, int]] = {(0, 3, 35): (5, 0), (0, 3, 36): (7, 0)}
 _PROTOCOL = _PROTOCOLS.get(version_numbers(llama_cpp.__version__))
-_BUILD = f'CMAKE_ARGS="-DGGML_RPC=on" pip install --force-reinstall --no-cache-dir "{requirement()}"'
 _PATIENCE = 5.0  # seconds
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, for 0 s
 
@@ -104,7 +104,7 @@ def greet(server: str) -> None:
     if _PROTOCOL is None:
         raise RpcError(
             f"the RPC server {server} cannot be used: the protocol of llama-cpp-python {llama_cpp.__version__} is not "
-            f"known; use a tested version: {_BUILD}"
+            f"known; use a tested version: {build_command(BACKENDS['RPC'])}"
         )
     host, _, port = server.partition(":")
     with socket.socket(socket.AF_INET) as connection:
@@ -143,7 +143,10 @@ def _add_server_function() -> Any:
     llama_cpp.llama_backend_init()
     backend = function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)(b"RPC")
     if not backend:
-        raise RpcError(f"llama-cpp-python {llama_cpp.__version__} was built without RPC. Build it again with: {_BUILD}")
+        raise RpcError(
+            f"llama-cpp-python {llama_cpp.__version__} was built without RPC. Build it again with: "
+            f"{build_command(BACKENDS['RPC'])}"
+        )
     find = function("ggml_backend_reg_get_proc_address", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(find(backend, b"ggml_backend_rpc_add_server"))
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +39,22 @@ SAMPLES = {
     ),
 }
 _SAVE_SECONDS = 20.0
-_COST_SECONDS = 120.0
 
 
-def tune(
-    llm: MaskProbeLlama,
-    console: Console,
-    *,
-    adjacency: bool = True,
-    text_tokens: int = own_texts.TOKENS,
-    plot: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Effort:
+    """How much is done."""
+
+    adjacency: bool = True  # make the table of followers
+    text_tokens: int = own_texts.TOKENS  # of texts of the model's own
+    n_samples: int = len(SAMPLES)  # kinds of text that start vectors and speed are measured with, the first of them
+    cost_seconds: float = 120.0  # at most, for what rows cost
+
+
+QUICK = Effort(adjacency=False, text_tokens=200, n_samples=1, cost_seconds=5.0)
+
+
+def tune(llm: MaskProbeLlama, console: Console, effort: Effort, *, plot: Path | None = None) -> None:
     """Runs all steps and prints what they found.
 
     Raises:
@@ -55,21 +63,22 @@ def tune(
     if llm.drafting.shape == "none":
         raise MaskProbeError(f"nothing to tune: the model is decoded plainly, because {llm.drafting.why_none}")
     engine = llm.engine
-    curve = _tune_costs(engine, console)
-    if adjacency and llm.drafting.shape == "trees":  # a chain at a time would take hours
+    curve = _tune_costs(engine, console, effort.cost_seconds)
+    if effort.adjacency and llm.drafting.shape == "trees":  # a chain at a time would take hours
         _tune_adjacency(engine, console)
-    tune_texts(llm, console, text_tokens)
-    scores = _tune_probe(llm, console)
-    speeds = _measure_speed(llm, console)
+    tune_texts(llm, console, effort.text_tokens)
+    samples = dict(islice(SAMPLES.items(), effort.n_samples))
+    scores = _tune_probe(llm, console, samples)
+    speeds = _measure_speed(llm, console, samples)
     _show(console, llm, curve, scores, speeds)
     if plot is not None:
         _plot(plot, llm, curve, speeds)
         console.print(f"plot written to {plot}")
 
 
-def _tune_costs(engine: Engine, console: Console) -> Costs:
+def _tune_costs(engine: Engine, console: Console, seconds: float) -> Costs:
     with console.status("measuring what rows cost"):
-        curve = engine.knowledge.measure_costs(_COST_SECONDS)
+        curve = engine.knowledge.measure_costs(seconds)
     store.store_costs(engine.model.path, engine.setup, curve)
     return curve
 
@@ -136,7 +145,7 @@ def tune_texts(llm: MaskProbeLlama, console: Console, n_wanted: int) -> None:
     llm.reset(learned=True)  # as new objects begin
 
 
-def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:
+def _tune_probe(llm: MaskProbeLlama, console: Console, samples: Mapping[str, str]) -> dict[str, float]:
     """Scores every start vector on the same texts: mean log-probability of what came."""
     choice = llm.engine.knowledge.probe_choice()
     scores: dict[str, float] = {}
@@ -145,7 +154,7 @@ def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:
     for name in track(choice.names, "probes", console=console, transient=True):
         n, total = 0, 0.0
         vector = choice.vector if name == "catalogue" else name
-        for prompt in SAMPLES.values():
+        for prompt in samples.values():
             # Rows as good as free, so that masks ride in every pass.
             settings = Speculation(budget=12, probe=vector)  # type: ignore[arg-type]
             stats = _answer(llm, prompt, settings, 48)
@@ -155,10 +164,10 @@ def _tune_probe(llm: MaskProbeLlama, console: Console) -> dict[str, float]:
     return scores
 
 
-def _measure_speed(llm: MaskProbeLlama, console: Console) -> dict[str, tuple[float, float]]:
+def _measure_speed(llm: MaskProbeLlama, console: Console, samples: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """Speed against plain decoding and tokens per pass, by kind of text."""
     speeds = {}
-    for kind, prompt in track(SAMPLES.items(), "speed", console=console, transient=True):
+    for kind, prompt in track(samples.items(), "speed", console=console, transient=True):
         ratios, lengths = [], []
         for _ in range(3):
             plain, ours = (_answer(llm, prompt, mode, 96) for mode in (False, Speculation()))

@@ -1,0 +1,5 @@
+"""``python -m maskprobe`` is ``maskprobe``."""
+
+from .cli import main
+
+main()
