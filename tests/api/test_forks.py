@@ -85,7 +85,7 @@ def test_a_fork_does_not_wait_for_threads_that_it_lacks(tiny_path: Callable[[str
         return logits
 
     with (
-        MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=2) as llm,
+        MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=2, seed=1) as llm,
         ThreadPoolExecutor(1) as threads,
     ):
         stream = llm.stream(PROMPT, max_tokens=16)

@@ -18,7 +18,7 @@ DEADLINE = 60.0
 
 @pytest.fixture(scope="module")
 def tiny(tiny_path: Callable[[str], Path]) -> Iterator[MaskProbeLlama]:
-    with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=3) as llm:
+    with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=3, seed=1) as llm:
         yield llm
 
 

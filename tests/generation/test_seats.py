@@ -23,7 +23,7 @@ def tiny(tiny_path: Callable[[str], Path]) -> Iterator[Callable[..., MaskProbeLl
     loaded = []
 
     def load(name: str = "llama", **options: Any) -> MaskProbeLlama:
-        loaded.append(MaskProbeLlama(tiny_path(name), n_ctx=512, n_threads=1, **options))
+        loaded.append(MaskProbeLlama(tiny_path(name), n_ctx=512, n_threads=1, seed=1, **options))
         return loaded[-1]
 
     yield load
