@@ -8,7 +8,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 from typing_extensions import Self, Unpack
 
@@ -45,6 +45,13 @@ class LoadedModel(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses copies and pickles, which ask here: a model is memory and threads of this process."""
+        raise TypeError(
+            f"a loaded model cannot be copied or pickled, got {self.model_path.name}; use the same object, or load "
+            f"{self.model_path} anew where another one is needed"
+        )
 
     def close(self) -> None:
         """Frees the model and its context; closing twice is fine, and does nothing in a fork of the process.

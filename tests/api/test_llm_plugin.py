@@ -13,7 +13,8 @@ from typing import Any
 import llm
 import pytest
 
-from maskprobe import MaskProbeLlama, llm_plugin
+from maskprobe import MaskProbeLlama, __version__
+from maskprobe.llm_plugin import models
 
 SMOLLM2 = "maskprobe/smollm2"
 OPTIONS = {"temperature": 0.0, "max_tokens": 12, "n_threads": 1, "n_ctx": 1024, "speculate": "budget=4"}
@@ -72,6 +73,12 @@ def test_values_out_of_range_are_named(model: llm.Model) -> None:
         model.prompt("Hi", **{**OPTIONS, "n_ctx": -1}).text()
 
 
+def test_the_plugin_is_found_by_its_entry_point(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    found = json.loads(command("plugins", "--hook", "register_models").stdout)
+    assert {"name": "maskprobe", "hooks": ["register_models"], "version": __version__} in found
+    assert f"maskprobe: {SMOLLM2}\n" in command("models").stdout
+
+
 def test_models_are_listed_with_their_options(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     listed = command("models", "--options", "-q", "maskprobe").stdout
     assert SMOLLM2 in listed
@@ -117,6 +124,41 @@ def test_nothing_is_loaded_before_the_first_prompt() -> None:
     assert (done.stdout.strip(), done.returncode) == (SMOLLM2, 0), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ("llm.parts", "Mend it with: pip install -U 'maskprobe[llm]'"),  # as in older versions of llm
+        ("llama_cpp", 'Mend it with: pip install "llama-cpp-python'),
+    ],
+)
+def test_llm_goes_on_without_what_cannot_be_used(missing: str, why: str) -> None:
+    done = with_the_plugin(
+        f"sys.modules[{missing!r}] = None\n"
+        "names = [model.model_id for model in llm.get_models()]\n"
+        "print(len(names) > 0, any(name.startswith('maskprobe/') for name in names))"
+    )
+    assert (done.stdout.split(), done.returncode) == (["True", "False"], 0), done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("maskprobe's models are left out: ")
+    assert why in line
+
+
+def test_llama_cpp_is_not_loaded_for_other_commands() -> None:
+    done = with_the_plugin("print([plugin['name'] for plugin in llm.get_plugins()], 'llama_cpp' in sys.modules)")
+    assert (done.stdout, done.returncode) == ("['maskprobe'] False\n", 0), done.stderr
+
+
+def with_the_plugin(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code behind what llm does at the start of each command, with no other plugin."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys, llm.cli\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"LLM_LOAD_PLUGINS": "maskprobe"},
+    )
+
+
 def test_answers_stream_with_usage_and_timings(model: llm.Model) -> None:
     response = model.prompt("Name the days of the week.", **OPTIONS)
     pieces = list(response)
@@ -147,25 +189,25 @@ def test_conversations_pass_on_what_was_said(model: llm.Model) -> None:
     conversation.prompt("My name is Ada.", system="Be brief.", **OPTIONS).text()
     response = conversation.prompt("What is my name?", **OPTIONS)
     response.text()
-    messages = llm_plugin._messages(response.prompt)
+    messages = models._messages(response.prompt)
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert (messages[0]["content"], messages[1]["content"]) == ("Be brief.", "My name is Ada.")
     assert response.json()["timings"]["cache_n"] > 0
     assert response.usage().details == {"cached_tokens": response.json()["timings"]["cache_n"]}
     changed = conversation.prompt("And now?", system="Answer in French.", **OPTIONS)
     changed.text()
-    messages = llm_plugin._messages(changed.prompt)
+    messages = models._messages(changed.prompt)
     assert [m["content"] for m in messages if m["role"] == "system"] == ["Answer in French."]
 
 
 def test_one_model_stays_loaded(model: llm.Model) -> None:
     model.prompt("Hi", **OPTIONS).text()
-    kept = llm_plugin._loaded
+    kept = models._loaded
     llm.get_model(SMOLLM2).prompt("Hi again", **OPTIONS).text()
-    assert llm_plugin._loaded is kept
+    assert models._loaded is kept
     assert kept is not None
     model.prompt("Hi", **{**OPTIONS, "n_ctx": 512}).text()
-    assert llm_plugin._loaded is not kept
+    assert models._loaded is not kept
     with pytest.raises(Exception, match="closed"):
         kept[1].n_ctx()
 
@@ -181,7 +223,7 @@ def test_a_schema_shapes_the_answer(model: llm.Model) -> None:
     ("value", "meant"), [("false", False), ("True", True), (False, False), ("budget=4", "budget=4")]
 )
 def test_speculate_reads_words(value: str | bool, meant: str | bool) -> None:
-    assert llm_plugin.MaskProbe.Options(speculate=value).speculate == meant
+    assert models.MaskProbe.Options(speculate=value).speculate == meant
 
 
 def test_plain_decoding_can_be_asked_for(model: llm.Model) -> None:

@@ -12,8 +12,8 @@ import llm
 import pytest
 from llm.parts import AttachmentPart, Message, ReasoningPart, TextPart, ToolCallPart
 
-from maskprobe import llm_plugin
 from maskprobe.llama import MaskProbeLlama
+from maskprobe.llm_plugin import models
 
 SMOLLM2 = "maskprobe/smollm2"
 OPTIONS = {"temperature": 0.0, "max_tokens": 12, "n_threads": 1, "n_ctx": 1024, "speculate": "budget=4"}
@@ -128,7 +128,7 @@ def test_a_call_that_was_cut_is_not_made(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_attachments_are_refused_by_name() -> None:
     said = Message(role="user", parts=[TextPart(text="What is this?"), AttachmentPart(attachment=None)])
     with pytest.raises(ValueError, match="text alone"):
-        list(llm_plugin._said(said))
+        list(models._said(said))
 
 
 def test_asynchronous_prompts_take_turns() -> None:

@@ -69,6 +69,24 @@ def test_what_catches_exceptions_is_ended_too() -> None:
         within(0.05, forever)
 
 
+def test_what_swallows_its_end_is_ended_again() -> None:
+    swallowed = []
+
+    def call() -> None:
+        try:
+            forever()
+        except SystemExit:  # as a finalizer does, where the end may come
+            swallowed.append(True)
+        forever()
+
+    with pytest.raises(TimeoutError):
+        within(0.05, call)
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(10.0)
+    assert swallowed  # and no thread goes on, as the fixture sees
+
+
 def test_what_ends_in_time_is_as_without_a_limit() -> None:
     assert within(60.0, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from run_examples import FOLDER, printed
 from scripted import ScriptedLlama, call
 
 WEATHER = call("get_weather", city="Oslo")
@@ -104,3 +106,13 @@ def test_pydantic_ai_streams(model: ScriptedLlama, server: str) -> None:
 @pytest.mark.parametrize("kind", [ToolOutput, NativeOutput])
 def test_pydantic_ai_has_output_types(kind: Any, model: ScriptedLlama, server: str) -> None:
     assert isinstance(pydantic_agent(server, output_type=kind(Person)).run_sync("Ann is 30.").output, Person)
+
+
+def test_the_example(model: ScriptedLlama, server: str) -> None:
+    model.says("It has many words.")
+    said = printed("agent", server)
+    found = re.fullmatch(r"tool: (\S+) has (\d+) words\nanswer: It has many words\.\n", said)
+    assert found, said
+    assert int(found[2]) == len((FOLDER / found[1]).read_text(encoding="utf-8").split())
+    assert model.roles() == ["system", "user", "assistant", "tool"]
+    assert model.asked[-1]["messages"][-1]["content"] == f"{found[1]} has {found[2]} words."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import llama_cpp
@@ -12,6 +13,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.prebuilt import create_react_agent
 from pydantic import BaseModel, Field
+from run_examples import printed
 from scripted import ScriptedLlama, call
 
 from maskprobe import MaskProbeLlama, embedded_model
@@ -98,3 +100,14 @@ def test_the_responses_api(model: ScriptedLlama, server: str) -> None:
     model.says("Hello.")
     llm = ChatOpenAI(model="smollm2", base_url=f"{server}/v1", api_key="none", max_retries=0, use_responses_api=True)
     assert llm.invoke("Hi").text == "Hello."
+
+
+def test_the_example(model: ScriptedLlama, server: str) -> None:
+    model.says("A tower with a light.", "It points north.")
+    said = printed("langchain_chain", server)
+    expected = r"answer: A tower with a light\.\nstream: It points north\.\nperson: name='.{0,20}' age=\d{1,3}\n"
+    assert re.fullmatch(expected, said), said
+    assert [message["content"] for message in model.asked[0]["messages"]] == [
+        "Answer in one sentence.",
+        "What is a lighthouse?",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import llama_index.llms.llama_cpp.base as their_module
@@ -12,6 +13,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.llms.llama_cpp import LlamaCPP
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel, Field
+from run_examples import printed
 from scripted import ScriptedLlama, call
 
 from maskprobe import MaskProbeLlama, embedded_model
@@ -81,3 +83,8 @@ def test_a_function_agent_uses_its_tool(streaming: bool, model: ScriptedLlama, s
 
 def test_structured_prediction(model: ScriptedLlama, server: str) -> None:
     assert isinstance(like(server).structured_predict(Person, PromptTemplate("Ann is 30.")), Person)
+
+
+def test_the_example() -> None:
+    said = printed("llama_index_documents")
+    assert re.fullmatch(r"answer: .+\nstream: .+\n", said, re.DOTALL), said

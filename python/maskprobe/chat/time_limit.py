@@ -11,14 +11,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 THREAD = "maskprobe-time-limit"
+_AGAIN = 0.5  # seconds; what is raised in a finalizer or in a callback of the garbage collector is swallowed there
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What a call returns that has so many seconds. Ctrl-C is not held up by it.
 
-    It runs in a thread of its own, which is ended between two steps of the interpreter when the time is up. What the
-    interpreter does in one step, a huge power or text say, is not ended, and where that keeps the interpreter's lock
-    everybody waits for it.
+    It runs in a thread of its own, which is ended between two steps of the interpreter when the time is up, or a little
+    later. What the interpreter does in one step, a huge power or text say, is not ended, and where that keeps the
+    interpreter's lock everybody waits for it.
 
     Raises:
         TimeoutError: the time is up.
@@ -41,9 +42,11 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise TimeoutError(f"it did not end within {seconds:g} s") from None
     finally:
         if not answer.done():
-            _end(thread)
+            Thread(target=_end, args=(thread,), name=THREAD, daemon=True).start()
 
 
 def _end(thread: Thread) -> None:
-    """Raises SystemExit in a thread, which no template can catch."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    """Raises SystemExit in a thread, which no template can catch, until it has ended."""
+    while thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        thread.join(_AGAIN)

@@ -1,4 +1,4 @@
-"""Models for the `llm` command and library (https://llm.datasette.io): the embedded one and those downloaded.
+"""What llm calls models: which there are, and how they answer.
 
 Knows llm's classes; leaves names of models to hub, and chats to MaskProbeLlama. Nothing is loaded before the first
 prompt, and one model stays loaded in a process.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -18,22 +18,21 @@ import llm
 from llm.parts import Message, ReasoningPart, StreamEvent, TextPart, ToolCallPart, ToolResultPart
 from pydantic import Field, field_validator
 
-from .hub import CachedModel, cached_models, catalog, resolve_model
-from .llama import MaskProbeLlama
-from .notation import parse_speculation
+from ..hub import CachedModel, cached_models, catalog, resolve_model
+from ..llama import MaskProbeLlama
+from ..notation import parse_speculation
 
 PREFIX = "maskprobe/"
 _MACHINE = ("n_ctx", "n_threads", "n_gpu_layers", "cpu_kernels")  # options of a loaded model, not of an answer
 
 
-@llm.hookimpl
-def register_models(register: Callable[..., None]) -> None:
-    """Registers models by name; called once for every use of llm."""
-    register(MaskProbe("smollm2"), AsyncMaskProbe("smollm2"))
+def found_models() -> Iterator[tuple[MaskProbe, AsyncMaskProbe, Sequence[str]]]:
+    """The embedded model and those in the hub's cache, each in both kinds and with its aliases."""
+    yield MaskProbe("smollm2"), AsyncMaskProbe("smollm2"), ()
     here = {(entry.repo, entry.quant): entry.name for entry in catalog.entries() if entry.repo is not None}
     for name, model in {model.name: model for model in _cached_models()}.items():
         short = here.get((model.repo, model.quant or "")) if model.revision == "main" else None
-        register(MaskProbe(name), AsyncMaskProbe(name), aliases=(PREFIX + short,) if short else ())
+        yield MaskProbe(name), AsyncMaskProbe(name), (PREFIX + short,) if short else ()
 
 
 def _cached_models() -> list[CachedModel]:
