@@ -232,20 +232,21 @@ MP_API int mp_session_restore(mp_session * session, const int32_t * tokens, size
 typedef struct mp_pool mp_pool;
 typedef struct mp_pool_sizes {
     int32_t n_lanes;
-    int32_t n_ids;    /* sequences of each lane, most leaves of its blocks; n_seq_max is at least n_lanes * n_ids + 2 */
+    int32_t n_ids;    /* sequences of each lane, most leaves of its blocks; n_seq_max is at least n_lanes * n_ids + 2.
+                       * With a recurrent state one, and n_seq_max is n_lanes */
     int32_t rows;     /* most rows of a pass, 2..n_ubatch; up to 63, CPUs round as for one row */
     int32_t piece;    /* rows that a pass with pieces of prompts should have */
     int32_t pad_from; /* a pass of one row gets one beside it when so many cells are in use; 0: never */
 } mp_pool_sizes;
 /* Borrows ctx and embeddings, as mp_session_init does. MP_ERROR_ARGUMENT, as NULL: the context does not fit, or has a
- * recurrent state, which is one text's alone. */
+ * recurrent state without snapshots, which is one text's alone. */
 MP_API mp_pool * mp_pool_init(struct llama_context * ctx, mp_embeddings * embeddings, float embedding_scale,
                               const mp_pool_sizes * sizes);
 MP_API void mp_pool_free(mp_pool * pool);
 MP_API mp_session * mp_pool_lane(mp_pool * pool, int32_t lane); /* each is asked for once */
 /* One pass for n lanes whose generations go on: one llama_decode, and one for each lane if that fails. passes and
- * statuses: [n]; a lane that had to wait for room has a pass without rows. A status says what has become of one lane;
- * the function's own that the call was wrong. */
+ * statuses: [n]; a lane that had to wait, for room or as a recurrent state was lost, has a pass without rows. A status
+ * says what has become of one lane; the function's own that the call was wrong. */
 MP_API int mp_pool_step(mp_pool * pool, const int32_t * lanes, size_t n, mp_pass * passes, int32_t * statuses);
 /* What the lane's latest status other than MP_OK means. */
 MP_API const char * mp_pool_error(const mp_pool * pool, int32_t lane);

@@ -45,6 +45,12 @@ int32_t Block::add_row(int32_t row_token, int32_t row_pos, bool is_output, std::
     return static_cast<int32_t>(n_rows()) - 1;
 }
 
+void Block::fill(size_t n) {
+    while (n_rows() < n) {
+        add_row(token[n_again], pos.back() + 1, false, sequences.back());
+    }
+}
+
 void Block::append(const Block & other, int32_t first_id) {
     for (size_t row = 0; row < other.n_rows(); ++row) {
         std::vector<int32_t> ids = other.sequences[row];

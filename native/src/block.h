@@ -10,6 +10,7 @@
 #include "drafting/tree.h"
 #include "llama_api.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,7 +35,9 @@ struct Block {
     int32_t n_sequences = 0;                     // leaves
 
     size_t n_rows() const { return token.size(); }
-    bool has_masks() const { return !mask.empty() && mask.back() >= 0; }
+    bool has_masks() const {
+        return std::any_of(mask.begin(), mask.end(), [](int32_t index) { return index >= 0; });
+    }
     // Rows behind the root: drafted nodes or masks.
     bool has_drafts() const { return n_rows() > static_cast<size_t>(n_again) + 1; }
     // Appends the rows of another, with first_id added to their sequence ids.
@@ -42,6 +45,8 @@ struct Block {
     // Appends a row and returns its index. mask_index is -1 for a token's row.
     int32_t add_row(int32_t row_token, int32_t row_pos, bool is_output, std::vector<int32_t> row_sequences,
                     int32_t mask_index = -1);
+    // Appends rows to a chain until it has so many: nobody looks at them, and they are taken back with its drafts.
+    void fill(size_t n);
 };
 
 // The ids 0..n-1.

@@ -4,6 +4,10 @@
 // Rows see their lane's cells in the order in which they lie, and sums of floats depend on it. So between calls shared
 // cells in use follow each other without holes, each lane's in order of position: what a lane gives up is left to a
 // sequence that nobody decodes, until the cells are packed anew. Only the last cells of all can be freed at once.
+//
+// Where there is a recurrent state too, a lane has one sequence id, and so many states the context has. What is left
+// behind then bears an id that the context does not have: llama.cpp keeps cells under such an id, but no state, which
+// would be the lane's own.
 #pragma once
 
 #include "context.h"
@@ -18,7 +22,7 @@ public:
     // For one text.
     explicit Cells(const Context & context) : context_(context) {}
     // For so many lanes with so many sequence ids each. Throws Error (MP_ERROR_ARGUMENT) if the context has no such ids
-    // or its memory is not one of cells.
+    // or no snapshots of its recurrent states.
     Cells(const Context & context, size_t n_lanes, size_t n_ids);
 
     const Context & context() const { return context_; }
@@ -26,7 +30,7 @@ public:
     // The first sequence id of a lane, and how many it has.
     int32_t first_id(size_t lane) const { return static_cast<int32_t>(lane * n_ids_); }
     size_t n_ids() const { return are_shared() ? n_ids_ : context_.n_seq_max(); }
-    // The id of a row that is nobody's.
+    // The id of a row that is nobody's; none where there is a recurrent state.
     int32_t spare_id() const { return trash_ + 1; }
 
     // Of shared cells: how many are in use, those left behind among them, and how many are not.

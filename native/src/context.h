@@ -54,10 +54,10 @@ public:
     void share_cells(int32_t from, int32_t to, int32_t first_pos, int32_t end_pos) const {
         llama_api().llama_memory_seq_cp(memory_, from, to, first_pos, end_pos);
     }
-    // The recurrent state of sequence 0, to go back to; empty if llama.cpp cannot give it.
-    std::vector<uint8_t> save_state() const { return save(0, true); }
-    // Puts it back. False if llama.cpp refuses it, which leaves the memory in no state to go on from.
-    bool load_state(const std::vector<uint8_t> & state) const { return load(0, state, true); }
+    // The recurrent state of a sequence, to go back to; empty if llama.cpp cannot give it.
+    std::vector<uint8_t> save_state(int32_t sequence) const { return save(sequence, true); }
+    // Puts it back. False if llama.cpp refuses it, which leaves the sequence in no state to go on from.
+    bool load_state(int32_t sequence, const std::vector<uint8_t> & state) const { return load(sequence, state, true); }
 
     // All that the memory holds of a sequence; empty if llama.cpp cannot give it.
     std::vector<uint8_t> save_sequence(int32_t sequence) const { return save(sequence, false); }

@@ -57,11 +57,11 @@ size_t KvCache::commit(const Block & block, size_t n_on_spine, bool is_last) {
         strip(copy, 0);
     } else if (!takes_chains_only()) {
         keep_cells(block, n_on_spine, end_of_root);
-        if (cells_->are_shared() && is_last) {
-            cells_->free_last(block.n_rows() - n_accepted);
-        }
     } else if (n_accepted < block.n_rows()) {
         strip(0, tokens_.size()); // never more than the rows of this block, nor by every_sequence
+    }
+    if (cells_->are_shared() && is_last) {
+        cells_->free_last(block.n_rows() - n_accepted);
     }
     return n_accepted;
 }
@@ -86,7 +86,11 @@ void KvCache::keep_cells(const Block & block, size_t n_on_spine, size_t end_of_r
 
 void KvCache::abandon(size_t n, bool is_last) {
     tokens_.resize(std::min(tokens_.size(), n)); // fewer if a cut has failed
-    if (cells_->are_shared()) {
+    if (cells_->are_shared() && takes_chains_only()) {
+        leaves_cells_ = true;
+        tokens_.clear(); // no snapshot goes back to before the first row of a block
+        cut(0, 0);
+    } else if (cells_->are_shared()) {
         leaves_cells_ = !is_last;
         for (int32_t s = 0; s < n_sequences_; ++s) {
             cut(s, tokens_.size());
@@ -183,7 +187,7 @@ void KvCache::remember() {
     if (checkpoints_.size() == n_checkpoints) {
         checkpoints_.erase(checkpoints_.begin());
     }
-    std::vector<uint8_t> state = context_.save_state();
+    std::vector<uint8_t> state = context_.save_state(first_id_);
     if (!state.empty()) {
         checkpoints_.push_back({tokens_, std::move(state)});
     }
@@ -202,7 +206,11 @@ bool KvCache::go_back(const std::vector<int32_t> & prompt) {
             best = &one;
         }
     }
-    if (best == nullptr || !context_.load_state(best->state) || !cut(0, best->tokens.size())) {
+    if (best == nullptr || !context_.load_state(first_id_, best->state)) {
+        return false;
+    }
+    leaves_cells_ = cells_->are_shared();
+    if (!cut(0, best->tokens.size())) {
         return false;
     }
     tokens_ = best->tokens;

@@ -45,6 +45,7 @@ public:
     size_t most_drafted(size_t n_again) const;
     // Sequence ids that the leaves of a block may have.
     size_t n_leaves() const { return takes_chains_only() ? 1 : cells_->n_ids(); }
+    bool shares_cells() const { return cells_->are_shared(); }
     // What is added to the ids of a block's rows.
     int32_t first_id() const { return first_id_; }
 
@@ -57,8 +58,8 @@ public:
     // other lane's cells follow the block's. Throws Error (MP_ERROR_DECODE) if the memory cannot be cut, which leaves
     // nothing.
     size_t commit(const Block & block, size_t n_on_spine, bool is_last = true);
-    // After a failure between the two: back to the first n tokens, those before the block, or to none. is_last: no
-    // cells of others follow that were taken since.
+    // After a failure between the two: back to the first n tokens, those before the block, or to none, as always where
+    // lanes have recurrent states. is_last: no cells of others follow that were taken since.
     void abandon(size_t n, bool is_last = true);
 
     // --- from generation to generation -----------------------------------------------------------

@@ -193,13 +193,14 @@ void Lane::abandon(bool is_last) {
 }
 
 void Lane::take_piece(int32_t first_row) {
-    const size_t n = block_.n_rows();
-    const bool is_end_of_prompt = block_.output.back() != 0;
+    const size_t n = static_cast<size_t>(block_.n_again) + 1;
+    const bool is_end_of_prompt = block_.output[n - 1] != 0;
     if (is_end_of_prompt) {
         commit_token(sample(context_.logits_of(first_row + static_cast<int32_t>(n) - 1)));
     }
     cache_.commit(block_, 1, is_last_);
-    if (phase_ == Phase::prefill && pending_.size() - n <= context_.n_batch()) {
+    const size_t n_next = cache_.shares_cells() ? n : context_.n_batch();
+    if (phase_ == Phase::prefill && pending_.size() - n <= n_next) {
         cache_.remember(); // before the last piece, which chats may end differently, and behind it
     }
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(n));

@@ -69,6 +69,9 @@ public:
     Market & market() { return drafter_.market(); }
     void lay_out(Plan plan);
     Block & block() { return block_; }
+    const Block & block() const { return block_; }
+    // The chain laid out gets rows that nobody looks at, until it has so many.
+    void fill(size_t n_rows) { block_.fill(n_rows); }
     // Writes the block's rows as embeddings, [rows, n_embd_inp].
     void embed(float * out) const;
     // The block was decoded: its rows are those from first_row on, is_last as of KvCache::commit. Verifies and commits.

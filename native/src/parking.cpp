@@ -38,17 +38,22 @@ void Parking::put(ParkedText text) {
     shrink();
 }
 
+size_t Parking::n_useful(const ParkedText & text, const std::vector<int32_t> & prompt) const {
+    const size_t n = common_prefix(text.tokens, prompt);
+    return whole_ && n < text.tokens.size() ? 0 : n;
+}
+
 size_t Parking::most_common(const std::vector<int32_t> & prompt) const {
     size_t most = 0;
     for (const ParkedText & text : texts_) {
-        most = std::max(most, common_prefix(text.tokens, prompt));
+        most = std::max(most, n_useful(text, prompt));
     }
     return most;
 }
 
 ParkedText Parking::take(const std::vector<int32_t> & prompt) {
     const auto best = std::max_element(texts_.begin(), texts_.end(), [&](const ParkedText & a, const ParkedText & b) {
-        return common_prefix(a.tokens, prompt) < common_prefix(b.tokens, prompt);
+        return n_useful(a, prompt) < n_useful(b, prompt);
     });
     ParkedText text = std::move(*best);
     n_bytes_ -= text.n_bytes();

@@ -18,12 +18,15 @@ struct ParkedText {
 
 class Parking {
 public:
+    // whole: a text is of no use to a prompt that does not begin with all of it, as a recurrent state cannot be cut.
+    explicit Parking(bool whole = false) : whole_(whole) {}
+
     // From now on at most so many bytes; what is there and does not fit is forgotten, the oldest first.
     void allow(size_t n_bytes);
     bool is_allowed() const { return most_bytes_ > 0; }
     // In place of texts that it begins with; not if one begins with it.
     void put(ParkedText text);
-    // Most tokens that one of them and a prompt begin with in common.
+    // Most tokens that a prompt can have of one of them: with which both begin.
     size_t most_common(const std::vector<int32_t> & prompt) const;
     // Takes that one out; there is one.
     ParkedText take(const std::vector<int32_t> & prompt);
@@ -32,8 +35,10 @@ public:
     size_t n_bytes() const { return n_bytes_; }
 
 private:
+    size_t n_useful(const ParkedText & text, const std::vector<int32_t> & prompt) const;
     void shrink();
 
+    bool whole_;
     std::list<ParkedText> texts_; // the latest first
     size_t n_bytes_ = 0;
     size_t most_bytes_ = 0;

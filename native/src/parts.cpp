@@ -12,11 +12,14 @@ struct Draft {
 };
 
 size_t n_pending(const Part & part) { return part.lane->pending().size(); }
+size_t n_rows(const Part & part) { return part.lane->block().n_rows(); }
+bool are_chains(const Parts & parts) { return !parts.empty() && parts.front().lane->cache().takes_chains_only(); }
 bool in_prompt(const Part & part) { return part.lane->phase() == Lane::Phase::prefill; }
 
 class Layout {
 public:
-    Layout(Parts & parts, size_t most_rows, size_t piece) : parts_(parts), n_left_(most_rows), piece_(piece) {}
+    Layout(Parts & parts, size_t most_rows, size_t piece)
+        : parts_(parts), n_left_(most_rows), piece_(piece), are_chains_(are_chains(parts)) {}
 
     void divide();
     void lay_out();
@@ -26,11 +29,13 @@ private:
     void draft(Part & part);
     void take(Part & part, Plan plan);
     void settle(std::vector<Draft> & drafts);
+    void fill();
 
     Parts & parts_;
     size_t n_left_; // rows that the pass may still have
     size_t piece_;
-    size_t n_rows_ = 0;  // that it has so far
+    bool are_chains_;
+    size_t n_rows_ = 0;  // that it has so far, of chains without pieces
     size_t n_texts_ = 0; // parts that are no pieces
     std::vector<Draft> drafts_;
 };
@@ -38,16 +43,17 @@ private:
 // Gives each part what it must have: all that is pending, or a piece of it where that is much.
 void Layout::divide() {
     parts_.resize(std::min(parts_.size(), n_left_));
+    const size_t longest = are_chains_ ? 1 : piece_; // that is no piece
     size_t n_to_come = parts_.size();
     for (Part & part : parts_) {
         --n_to_come;
         const size_t n = n_pending(part);
-        part.is_piece = in_prompt(part) || (parts_.size() > 1 && n > piece_) || n + n_to_come > n_left_;
+        part.is_piece = in_prompt(part) || (parts_.size() > 1 && n > longest) || n + n_to_come > n_left_;
         n_left_ -= part.is_piece ? 1 : n;
     }
     divide_pieces();
     for (const Part & part : parts_) {
-        n_rows_ += part.is_piece ? part.n_piece : n_pending(part);
+        n_rows_ += !part.is_piece ? n_pending(part) : are_chains_ ? 0 : part.n_piece;
         n_texts_ += part.is_piece ? 0 : 1;
     }
 }
@@ -62,7 +68,7 @@ void Layout::divide_pieces() {
             // What follows a committed token is looked at only where nothing else is pending.
             part.n_piece = n_pending(part) - (in_prompt(part) ? 0 : 1);
             pieces.push_back(&part);
-        } else {
+        } else if (!are_chains_) {
             n_others += n_pending(part);
         }
     }
@@ -96,13 +102,16 @@ void Layout::lay_out() {
         settle(drafts_);
         drafts_ = std::move(others);
     }
+    if (are_chains_) {
+        fill();
+    }
 }
 
 // What a part drafts where that is its own to say; else what it proposes.
 void Layout::draft(Part & part) {
     Lane & lane = *part.lane;
     PlanLimits limits = lane.limits();
-    limits.rows = std::min(limits.rows, n_pending(part) + n_left_);
+    limits.rows = std::min(limits.rows, n_pending(part) + (are_chains_ ? n_left_ / n_texts_ : n_left_));
     limits.others = n_rows_ - n_pending(part);
     lane.market().open(n_texts_);
     const int32_t root = lane.pending().back();
@@ -127,7 +136,9 @@ void Layout::settle(std::vector<Draft> & drafts) {
         proposals.push_back(&one.proposal);
     }
     const Budget & budget = drafts.front().part->lane->drafter().budget();
-    const std::vector<size_t> numbers = choose_numbers(proposals, budget, n_rows_, n_rows_ + n_left_);
+    const std::vector<size_t> numbers = are_chains_
+                                            ? choose_equal_numbers(proposals, budget, n_texts_, n_texts_ + n_left_)
+                                            : choose_numbers(proposals, budget, n_rows_, n_rows_ + n_left_);
     for (size_t i = 0; i < drafts.size(); ++i) {
         Part & part = *drafts[i].part;
         try {
@@ -138,12 +149,49 @@ void Layout::settle(std::vector<Draft> & drafts) {
     }
 }
 
+// Texts have as many rows as the one that has most.
+void Layout::fill() {
+    size_t most = 0;
+    for (const Part & part : parts_) {
+        most = std::max(most, part.is_piece || part.is_out ? 0 : n_rows(part));
+    }
+    for (const Part & part : parts_) {
+        if (!part.is_piece && !part.is_out) {
+            part.lane->fill(most);
+        }
+    }
+}
+
+std::vector<Parts> by_rows(const Parts & parts) {
+    std::vector<Parts> groups;
+    for (const Part & part : parts) {
+        const auto fits = [&part](const Parts & one) {
+            return !part.goes_alone && !one.front().goes_alone && n_rows(one.front()) == n_rows(part);
+        };
+        const auto found = std::find_if(groups.begin(), groups.end(), fits);
+        found == groups.end() ? groups.push_back({part}) : found->push_back(part);
+    }
+    return groups;
+}
+
 } // namespace
 
 void lay_out_rows(Parts & parts, size_t most_rows, size_t piece) {
     Layout layout(parts, most_rows, piece);
     layout.divide();
     layout.lay_out();
+}
+
+std::vector<Parts> group(Parts & parts) {
+    drop_failed(parts);
+    try {
+        return are_chains(parts) ? by_rows(parts) : std::vector<Parts>{parts};
+    } catch (...) {
+        for (Part & part : parts) {
+            part.fail();
+        }
+        return {};
+    }
 }
 
 } // namespace mp

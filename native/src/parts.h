@@ -1,10 +1,15 @@
 // The parts that lanes have in one pass: how its rows are divided among them. Roots come first, then pieces of prompts,
 // then drafts, whoever's they are, as far as they earn their cost. Knows numbers of rows; which lanes there are, and
 // decoding, is Pool's.
+//
+// llama.cpp computes recurrent states of several texts at once only where each has as many rows as the others. So texts
+// that are chains all get as many, those that draft less get rows that nobody looks at, and pieces of prompts are
+// decoded by themselves.
 #pragma once
 
 #include "lane.h"
 
+#include <algorithm>
 #include <exception>
 #include <vector>
 
@@ -20,7 +25,8 @@ struct Part {
     size_t i; // which lane of the pool
     Lane * lane;
     Outcome * outcome;
-    bool is_piece = false; // it takes the next n_piece of its pending tokens; else all of them, and drafts
+    bool goes_alone = false; // it is decoded by itself
+    bool is_piece = false;   // it takes the next n_piece of its pending tokens; else all of them, and drafts
     size_t n_piece = 0;
     size_t first_row = 0; // in the batch
     bool is_out = false;  // it has failed
@@ -35,8 +41,16 @@ struct Part {
 };
 using Parts = std::vector<Part>;
 
+inline void drop_failed(Parts & parts) {
+    parts.erase(std::remove_if(parts.begin(), parts.end(), [](const Part & part) { return part.is_out; }), parts.end());
+}
+
 // Lays out the rows of all parts, the first ones first where there are more parts than rows: at most most_rows
 // together. piece: rows that a pass with pieces of prompts should have. A part whose drafts fail is out.
 void lay_out_rows(Parts & parts, size_t most_rows, size_t piece);
+
+// Parts that are laid out, without those that have failed, in groups that one llama_decode takes: one of all, or for
+// chains one of each number of rows, and those that go alone by themselves. None, with all failed, if memory runs out.
+std::vector<Parts> group(Parts & parts);
 
 } // namespace mp

@@ -35,6 +35,7 @@ void Pool::add_lanes() {
         lanes_.push_back(std::make_unique<Lane>(cells_, i, learned_, embeddings_));
     }
     begun_.assign(lanes_.size(), 0);
+    goes_alone_.assign(lanes_.size(), false);
 }
 
 void Pool::require_empty() {
@@ -57,13 +58,14 @@ size_t Pool::begin(size_t lane, std::vector<int32_t> prompt, llama_sampler * sam
             continue;
         }
         start.alone = start.alone && !other->goes_on();
-        const size_t n = reuse ? common_prefix(other->cached(), prompt) : 0;
+        const size_t n = reuse && !has_states() ? common_prefix(other->cached(), prompt) : 0;
         if (n >= n_common) {
             n_common = n;
             start.other = &other->cache();
         }
     }
     begun_[lane] = ++n_begun_;
+    goes_alone_[lane] = false;
     if (parking_.is_allowed()) {
         if (lanes_[lane]->cached().size() >= least_parked + common_prefix(lanes_[lane]->cached(), prompt)) {
             parking_.put({lanes_[lane]->cached(), lanes_[lane]->cache().save()});
@@ -98,10 +100,12 @@ std::vector<Outcome> Pool::pass(const std::vector<size_t> & lanes) {
         lanes_.at(lane)->start_pass();
     }
     lay_out_rows(parts, is_shared() ? std::min(sizes_.rows, cells_->n_free()) : no_limit, sizes_.piece);
-    float * embd = embed(parts);
-    drop_failed(parts);
-    if (!parts.empty()) {
-        decode(parts, embd);
+    for (Parts & some : group(parts)) {
+        float * embd = embed(some);
+        drop_failed(some);
+        if (!some.empty() && !decode(some, embd)) {
+            break;
+        }
     }
     for (size_t i = 0; i < lanes.size(); ++i) {
         outcomes[i].pass = &lanes_.at(lanes[i])->report();
@@ -133,15 +137,11 @@ Parts Pool::take_part(const std::vector<size_t> & lanes, std::vector<Outcome> & 
             continue;
         }
         if (!is_shared() || has_room_for(lanes[i])) {
-            parts.push_back({lanes[i], &lane, &outcomes[i]});
+            parts.push_back({lanes[i], &lane, &outcomes[i], goes_alone_[lanes[i]]});
         }
     }
     std::sort(parts.begin(), parts.end(), [this](const Part & a, const Part & b) { return begun_[a.i] < begun_[b.i]; });
     return parts;
-}
-
-void Pool::drop_failed(Parts & parts) {
-    parts.erase(std::remove_if(parts.begin(), parts.end(), [](const Part & part) { return part.is_out; }), parts.end());
 }
 
 // --- room -------------------------------------------------------------------------------------------
@@ -241,21 +241,18 @@ void Pool::compact() {
 
 // A block with masks is one of embeddings, [rows, n_embd_inp], and so are those beside it. Null if there is none.
 float * Pool::embed(Parts & parts) {
-    const auto has_masks = [](const Part & part) { return !part.is_out && part.lane->block().has_masks(); };
+    const auto has_masks = [](const Part & part) { return part.lane->block().has_masks(); };
     if (std::none_of(parts.begin(), parts.end(), has_masks)) {
         return nullptr;
     }
     const size_t width = context().n_embd_inp();
     size_t n_rows = 0;
     for (const Part & part : parts) {
-        n_rows += part.is_out ? 0 : part.lane->block().n_rows();
+        n_rows += part.lane->block().n_rows();
     }
     embd_.assign(n_rows * width, 0.0f);
     n_rows = 0;
     for (Part & part : parts) {
-        if (part.is_out) {
-            continue;
-        }
         try {
             part.lane->embed(embd_.data() + n_rows * width);
             n_rows += part.lane->block().n_rows();
@@ -271,15 +268,20 @@ float * Pool::embed(Parts & parts) {
     return embd_.data();
 }
 
-// All parts at once; if that fails each alone, so that what one has wrong is not the others' loss.
-void Pool::decode(Parts & parts, float * embd) {
+// All parts at once; if that fails each alone, so that what one has wrong is not the others' loss. False if none of the
+// other rows laid out can be decoded now.
+bool Pool::decode(Parts & parts, float * embd) {
     double decode_ms = 0.0;
     try {
         decode_ms = decode_rows(parts, embd);
     } catch (...) {
+        if (is_shared() && has_states()) {
+            start_over(parts);
+            return false;
+        }
         if (parts.size() == 1) {
             parts.front().fail();
-            return;
+            return true;
         }
         for (const Part & part : parts) {
             part.lane->undo();
@@ -288,15 +290,35 @@ void Pool::decode(Parts & parts, float * embd) {
             Parts one{part};
             decode(one, embd == nullptr ? nullptr : embd + part.first_row * context().n_embd_inp());
         }
-        return;
+        return true;
     }
     take(parts, decode_ms);
+    return true;
+}
+
+// In a catch clause of a decode with recurrent states, which are nobody's then, whoever took part: all lanes have their
+// tokens decoded again. Those that have failed together go alone from now on.
+void Pool::start_over(Parts & parts) {
+    cells_->clear();
+    if (parts.size() == 1) {
+        parts.front().fail();
+    }
+    for (const Part & part : parts) {
+        goes_alone_[part.i] = true;
+    }
+    for (const auto & lane : lanes_) {
+        lane->leave_cells();
+    }
 }
 
 // Returns milliseconds.
 double Pool::decode_rows(Parts & parts, float * embd) {
     if (!is_shared()) {
         return context().decode(parts.front().lane->block(), embd);
+    }
+    const bool is_padded = needs_padding(parts);
+    if (is_padded && has_states()) {
+        parts.front().lane->fill(2);
     }
     Block joined;
     bool has_masks = false;
@@ -306,23 +328,30 @@ double Pool::decode_rows(Parts & parts, float * embd) {
         has_masks = has_masks || part.lane->block().has_masks();
     }
     const size_t n_rows = joined.n_rows();
-    const bool is_padded =
-        n_rows == 1 && sizes_.pad_from > 0 && cells_->n_used() >= sizes_.pad_from && cells_->n_free() > 1;
-    if (is_padded) {
+    const bool has_spare = is_padded && !has_states();
+    if (has_spare) {
         joined.add_row(joined.token[0], 0, false, {cells_->spare_id()});
     }
     double decode_ms = 0.0;
     try {
         decode_ms = context().decode(joined, has_masks ? embd : nullptr);
     } catch (...) {
-        cells_->cut(cells_->spare_id(), 0);
+        if (has_spare) {
+            cells_->cut(cells_->spare_id(), 0);
+        }
         throw;
     }
-    if (is_padded) {
+    if (has_spare) {
         cells_->cut(cells_->spare_id(), 0);
     }
     cells_->add_used(n_rows);
     return decode_ms;
+}
+
+// Whether these parts are one row that would be computed otherwise than beside another.
+bool Pool::needs_padding(const Parts & parts) const {
+    return parts.size() == 1 && parts.front().lane->block().n_rows() == 1 && sizes_.pad_from > 0 &&
+           cells_->n_used() >= sizes_.pad_from && cells_->n_free() > 1;
 }
 
 void Pool::take(Parts & parts, double decode_ms) {
@@ -336,7 +365,7 @@ void Pool::take(Parts & parts, double decode_ms) {
         } catch (...) {
             part.outcome->error = std::current_exception();
             part.is_out = true;
-            if (is_last && is_shared()) {
+            if (is_last && is_shared() && !has_states()) {
                 cells_->free_last(n);
             }
         }

@@ -3,7 +3,8 @@
 // what is made of their logits, is Lane's.
 //
 // One lane alone has the whole context and passes as large as it likes. Several share passes of at most so many rows
-// that each is computed as if it were alone.
+// that each is computed as if it were alone. Where lanes have recurrent states, a pass has a llama_decode for each
+// number of rows (parts.h); if one fails, the lanes wait and decode their tokens again.
 #pragma once
 
 #include "parts.h"
@@ -55,9 +56,9 @@ public:
     const mp_pass & pass_alone(size_t lane, Lane::Phase phase);
 
 private:
+    bool has_states() const { return context().rewind() != Rewind::cells; }
     void add_lanes();
     Parts take_part(const std::vector<size_t> & lanes, std::vector<Outcome> & outcomes);
-    static void drop_failed(Parts & parts);
     bool has_room_for(size_t lane) const;
     bool make_room(const std::vector<size_t> & kept, size_t n_cells);
     Lane * find_worst(const std::vector<size_t> & kept);
@@ -65,8 +66,10 @@ private:
     void unpark(size_t lane, const std::vector<int32_t> & text, size_t n_common);
     void compact();
     float * embed(Parts & parts);
-    void decode(Parts & parts, float * embd);
+    bool decode(Parts & parts, float * embd);
     double decode_rows(Parts & parts, float * embd);
+    bool needs_padding(const Parts & parts) const;
+    void start_over(Parts & parts);
     void take(Parts & parts, double decode_ms);
     static void observe(const Parts & parts, size_t n_rows, double decode_ms);
 
@@ -76,10 +79,11 @@ private:
     PoolSizes sizes_;
     std::shared_ptr<Learned> learned_;
     std::vector<std::unique_ptr<Lane>> lanes_;
-    std::vector<uint64_t> begun_; // of each lane: when its latest generation began
+    std::vector<uint64_t> begun_;  // of each lane: when its latest generation began
+    std::vector<bool> goes_alone_; // and whether it is decoded by itself, as what it was decoded with has failed
     uint64_t n_begun_ = 0;
     int64_t n_compactions_ = 0;
-    Parking parking_;
+    Parking parking_{has_states()};
     std::vector<float> embd_; // of the rows in decode, [rows, n_embd_inp]
 };
 

@@ -43,10 +43,16 @@ int32_t decode(llama_context * ctx, llama_batch batch) {
             mock::remove_cells(m, sequence, pos, -1);
             m.spoiled.insert(sequence);
         }
+        for (uint32_t s = 0; m.n_ids > 0 && s < m.n_seq_max; ++s) {
+            m.spoiled.insert(static_cast<int32_t>(s)); // states are moved to make room for those of the rows
+        }
         return code;
     }
-    m.n_last_rows = rows.size();
-    m.took_back = false;
+    m.n_last_rows.clear();
+    for (const MockRow & row : rows) {
+        ++m.n_last_rows[row.sequences[0]];
+        m.took_back.erase(row.sequences[0]);
+    }
     mock::compute(m, rows);
     m.rows = rows;
     m.history.push_back(std::move(rows));
@@ -81,10 +87,10 @@ void MockLlama::resize(uint32_t n_cells) {
     n_ctx = n_cells;
     cells.assign(n_cells, MockCell());
     head = 0;
-    n_last_rows = 0;
-    took_back = false;
+    n_last_rows.clear();
+    took_back.clear();
     spoiled.clear();
-    state_end = -1;
+    state_end.clear();
 }
 
 size_t MockLlama::n_used() const {

@@ -42,7 +42,8 @@ struct MockRow {
 // What its memory is, which decides how drafts can be taken back.
 enum class MockMemory {
     cells,     // a KV cache
-    snapshots, // and a recurrent state, of which the last n_snapshots rows of a decode can be taken back, once
+    snapshots, // and a recurrent state, of which the last n_snapshots rows of a decode can be taken back, once; one for
+               // each lane where lanes share the memory
     copies     // and a recurrent state that is kept or dropped whole
 };
 
@@ -78,12 +79,12 @@ struct MockLlama {
     std::vector<MockCell> cells = std::vector<MockCell>(n_ctx);
     size_t head = 0;
 
-    // Of a recurrent state: rows of the last decode, whether some were taken back since, sequences whose state a failed
-    // decode has spoiled, and where a state that was put back ends (-1: none was).
-    size_t n_last_rows = 0;
-    bool took_back = false;
+    // Of recurrent states, by sequence: rows of the last decode, if it had any of them; those of which some were taken
+    // back since; those that a failed decode has spoiled; and where states that were put back end.
+    std::map<int32_t, size_t> n_last_rows;
+    std::set<int32_t> took_back;
     std::set<int32_t> spoiled;
-    int32_t state_end = -1;
+    std::map<int32_t, int32_t> state_end;
 
     // What happened.
     std::vector<MockRow> rows;                 // of the last call of llama_decode that succeeded

@@ -89,7 +89,8 @@ void add_memory_functions(LlamaApi & api) {
     api.llama_memory_seq_cp = [](llama_memory_i * memory, int32_t from, int32_t to, int32_t p0, int32_t p1) {
         MockLlama & m = self(memory);
         ++m.n_scans;
-        if (m.kind != MockMemory::cells && (p0 > 0 || p1 >= 0 || m.took_back || m.spoiled.count(from) != 0)) {
+        const bool has_state = m.kind != MockMemory::cells && to < static_cast<int32_t>(m.n_seq_max);
+        if (has_state && (p0 > 0 || p1 >= 0 || m.took_back.count(from) != 0 || m.spoiled.count(from) != 0)) {
             m.violations.push_back("a state is copied that is not that of the cells");
         }
         p0 = std::max(p0, 0);

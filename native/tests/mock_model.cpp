@@ -119,7 +119,8 @@ void compute(MockLlama & m, std::vector<MockRow> & rows) {
             }
         }
         const auto comes_before = [&](size_t a, size_t b) { return m.cells[a].pos < m.cells[b].pos; };
-        if (m.kind == MockMemory::cells && !std::is_sorted(row.visible.begin(), row.visible.end(), comes_before)) {
+        if ((m.kind == MockMemory::cells || m.n_ids > 0) &&
+            !std::is_sorted(row.visible.begin(), row.visible.end(), comes_before)) {
             m.violations.push_back("a row sees cells out of order, which rounds differently");
         }
         std::stable_sort(row.visible.begin(), row.visible.end(), comes_before);

@@ -64,6 +64,8 @@ bool fill_sequence(MockLlama & m, int32_t sequence, const uint8_t * bytes, size_
 bool remove_state(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
     if (p0 <= 0 && p1 < 0) {
         sequence < 0 ? m.spoiled.clear() : void(m.spoiled.erase(sequence));
+        m.took_back.erase(sequence);
+        m.state_end.erase(sequence);
         remove_cells(m, sequence, -1, -1);
         return true;
     }
@@ -71,9 +73,10 @@ bool remove_state(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
     if (sequence < 0 || p1 >= 0) {
         return false;
     }
-    if (m.state_end == p0) { // only keys and values go
-        m.state_end = -1;
-        m.took_back = false;
+    const auto state = m.state_end.find(sequence);
+    if (state != m.state_end.end() && state->second == p0) { // only keys and values go
+        m.state_end.erase(state);
+        m.took_back.erase(sequence);
         remove_cells(m, sequence, p0, -1);
         return true;
     }
@@ -81,13 +84,13 @@ bool remove_state(MockLlama & m, int32_t sequence, int32_t p0, int32_t p1) {
         return true;
     }
     const size_t n_rows = static_cast<size_t>(end - p0 + 1);
-    if (m.kind == MockMemory::copies || m.took_back || n_rows > m.n_snapshots) {
+    if (m.kind == MockMemory::copies || m.took_back.count(sequence) != 0 || n_rows > m.n_snapshots) {
         return false;
     }
-    if (n_rows >= m.n_last_rows || m.spoiled.count(sequence) != 0) {
+    if (n_rows >= m.n_last_rows[sequence] || m.spoiled.count(sequence) != 0) {
         m.violations.push_back("rows are taken back of which there is no snapshot");
     }
-    m.took_back = true;
+    m.took_back.insert(sequence);
     remove_cells(m, sequence, p0, -1);
     return true;
 }
@@ -96,13 +99,20 @@ std::string check_state(const MockLlama & m, const std::vector<MockRow> & rows) 
     if (m.kind == MockMemory::snapshots && m.n_ubatch <= m.n_snapshots + 1) {
         return "n_ubatch aborts the process";
     }
+    std::map<int32_t, size_t> n_rows;
     for (const MockRow & row : rows) {
-        if (row.sequences.size() != 1 || row.sequences != rows[0].sequences) {
+        if (row.sequences.size() != 1) {
             return "rows of several sequences";
         }
+        ++n_rows[row.sequences[0]];
     }
-    if (m.spoiled.count(rows[0].sequences[0]) != 0 || m.state_end >= 0) {
-        return "the state is not that of the cells";
+    for (const auto & [sequence, n] : n_rows) {
+        if (n_rows.size() > 1 && (m.n_ids == 0 || n != n_rows.begin()->second)) {
+            return "sequences with other numbers of rows";
+        }
+        if (m.spoiled.count(sequence) != 0 || m.state_end.count(sequence) != 0) {
+            return "the state is not that of the cells";
+        }
     }
     return "";
 }
@@ -116,6 +126,10 @@ void add_state_functions(LlamaApi & api) {
     };
     api.llama_state_seq_get_data_ext = [](llama_context * ctx, uint8_t * data, size_t size, int32_t sequence,
                                           uint32_t flags) {
+        const bool has_state = self(ctx).kind != MockMemory::cells;
+        if (has_state && (self(ctx).spoiled.count(sequence) != 0 || self(ctx).state_end.count(sequence) != 0)) {
+            self(ctx).violations.push_back("a state is saved that is not that of the cells");
+        }
         if (flags == 0) {
             const std::vector<uint8_t> bytes = bytes_of_sequence(self(ctx), sequence);
             std::copy(bytes.begin(), bytes.end(), data);
@@ -132,6 +146,9 @@ void add_state_functions(LlamaApi & api) {
             return 0;
         }
         if (flags == 0) {
+            m.spoiled.erase(sequence);
+            m.took_back.erase(sequence);
+            m.state_end.erase(sequence);
             return fill_sequence(m, sequence, data, size) ? size : 0;
         }
         MockState state;
@@ -139,7 +156,7 @@ void add_state_functions(LlamaApi & api) {
         if (state_of_sequence(m, sequence, state.end).hash != state.hash) {
             m.violations.push_back("a state is put back that is not that of the cells");
         }
-        m.state_end = state.end;
+        m.state_end[sequence] = state.end;
         m.spoiled.erase(sequence);
         return size;
     };

@@ -6,10 +6,10 @@
 
 namespace mp::test {
 
-// A mock with room for the lanes' sequences and for the two that are nobody's.
+// A mock with room for the lanes' sequences and for the two that are nobody's, which have no recurrent states.
 inline MockLlama shared_by_lanes(MockLlama model, const PoolSizes & sizes) {
     model.n_ids = static_cast<int32_t>(sizes.n_ids);
-    model.n_seq_max = static_cast<uint32_t>(sizes.n_lanes * sizes.n_ids + 2);
+    model.n_seq_max = static_cast<uint32_t>(sizes.n_lanes * sizes.n_ids + (model.kind == MockMemory::cells ? 2 : 0));
     model.nobodys = {static_cast<int32_t>(sizes.n_lanes * sizes.n_ids)};
     return model;
 }

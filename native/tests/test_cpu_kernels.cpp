@@ -174,6 +174,31 @@ void check_product(size_t index, int64_t n_blocks, int n_rows, int n_threads, in
     CHECK_EQ(n_wrong, size_t{0});
 }
 
+// Rows of several texts are computed as those of one.
+void test_rows_of_texts() {
+    const int found = entry_of(kernels::Weights::f32);
+    if (found < 0) {
+        return;
+    }
+    const auto by_texts = [](int64_t n_texts, int64_t n_rows) {
+        Product product(ggml::f32, 128, 16, n_texts * n_rows, &host_buffer);
+        for (ggml::Tensor * t : {&product.x, &product.op}) {
+            t->ne[1] = n_rows;
+            t->ne[2] = n_texts;
+            t->nb[2] = static_cast<size_t>(n_rows) * t->nb[1];
+        }
+        product.compute(2, product.plan(2));
+        return product;
+    };
+    for (const auto & [n_texts, n_rows] : {std::pair{3, 4}, {5, 1}}) {
+        const Product product = by_texts(n_texts, n_rows);
+        CHECK(product.is_done());
+        Product one(ggml::f32, 128, 16, n_texts * n_rows, &host_buffer);
+        CHECK(product.results == direct(one, *cpu_kernels::entry(static_cast<size_t>(found))->kernel));
+    }
+    CHECK(!by_texts(2, cpu_kernels::most_rows).is_done()); // too many
+}
+
 void test_results() {
     for (int i = 0; i < kernels::n_weights; ++i) {
         const auto weights = static_cast<kernels::Weights>(i);
@@ -215,7 +240,8 @@ void test_what_is_not_ours() {
     CHECK(!with([](Product & p) { p.x.type = ggml::f16; }));
     CHECK(!with([](Product & p) { p.w.ne[2] = 2; }));
     CHECK(!with([](Product & p) { p.w.ne[3] = 2; }));
-    CHECK(!with([](Product & p) { p.x.ne[2] = 2; }));
+    CHECK(!with([](Product & p) { p.x.ne[2] = 2, p.x.nb[2] += 4; })); // texts whose rows do not follow one another
+    CHECK(!with([](Product & p) { p.op.ne[2] = 2, p.op.nb[2] += 4; }));
     CHECK(!with([](Product & p) { p.x.ne[3] = 2; }));
     CHECK(!with([](Product & p) { p.w.nb[1] += 4; }));
     CHECK(!with([](Product & p) { p.x.nb[0] = 8; }));
@@ -383,6 +409,7 @@ int main() {
     cpu_kernels::set_default(true);
     cpu_kernels::allow(~0u, 0);
     if (has_kernels) {
+        run("rows of texts", test_rows_of_texts);
         run("results", test_results);
         run("what_is_not_ours", test_what_is_not_ours);
         run("prompts", test_prompts);

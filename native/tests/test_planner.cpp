@@ -188,6 +188,31 @@ void limits_hold() {
     }
 }
 
+// Texts whose chains must be equally long: what one would draft alone must earn the rows of all.
+void equal_chains_pay_for_all() {
+    Bench sure(repeated(song, 4, 5));
+    Bench unsure({1, 2, 3, 4, 5, 6, 7, 8});
+    PlanLimits limits{12, 0, 64, 1, 0};
+    limits.chain = true;
+    const auto propose_of = [&](const Bench & bench, const Budget & budget) {
+        const Evidence evidence{bench.ngrams,  bench.adjacency, bench.history,
+                                bench.grammar, bench.guesses,   bench.sources};
+        return propose(bench.ngrams.tokens().back(), evidence, bench.mixer, budget, limits);
+    };
+    const auto numbers = [&](float slope, size_t n_texts, size_t most_rows) {
+        const Budget budget(line(1.0f, slope, 60), false);
+        const Proposal one = propose_of(sure, budget);
+        const Proposal other = propose_of(unsure, budget);
+        CHECK_EQ(other.rows.size(), size_t{0});
+        return choose_equal_numbers({&one, &other}, budget, n_texts, most_rows);
+    };
+    CHECK(numbers(0.01f, 2, 60)[0] > 4);
+    CHECK_EQ(numbers(0.01f, 2, 60)[1], size_t{0});
+    CHECK_EQ(numbers(0.01f, 2, 9)[0], size_t{3}); // four rows each
+    CHECK(numbers(0.08f, 2, 60)[0] > 0);
+    CHECK_EQ(numbers(0.08f, 12, 60)[0], size_t{0}); // a row of it is one of each of the others
+}
+
 void prices_follow_success_and_loss() {
     Budget won(line(1.0f, 0.5f, 4), false);
     CHECK_EQ(won.price(), 1.0f);
@@ -285,6 +310,7 @@ int main() {
     run("no masks on a believed path", a_believed_path_needs_no_mask_before_its_end);
     run("steps are paid as a whole", a_step_must_be_paid_as_a_whole);
     run("limits", limits_hold);
+    run("equal chains", equal_chains_pay_for_all);
     run("prices", prices_follow_success_and_loss);
     run("changes_cost", changes_cost);
     run("curves", curves_learn_from_passes);

@@ -456,9 +456,6 @@ void what_does_not_fit_is_refused() {
     model.n_seq_max = 10;
     CHECK_ERROR(MP_ERROR_ARGUMENT, "need 11", Pool(model.context(), nullptr, 1.0f, PoolSizes{3, 3, 16, 8, 0}));
     CHECK_ERROR(MP_ERROR_ARGUMENT, "n_ubatch", Pool(model.context(), nullptr, 1.0f, PoolSizes{2, 3, 999, 8, 0}));
-    model.kind = MockMemory::snapshots;
-    CHECK_ERROR(MP_ERROR_ARGUMENT, "one text at a time",
-                Pool(model.context(), nullptr, 1.0f, PoolSizes{2, 3, 16, 8, 0}));
     PoolBench bench(MockLlama(), four);
     CHECK_ERROR(MP_ERROR_ARGUMENT, "begin a generation first", std::rethrow_exception(bench.pool.pass({0})[0].error));
     bench.pool.require_empty();

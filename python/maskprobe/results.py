@@ -130,6 +130,7 @@ class Drafting:
     why_none: str | None = None
     n_snapshots: int = 0  # most drafted tokens and masks of a chain that are taken back without decoding again
     snapshot_bytes: int = 0  # of all snapshots
+    why_in_turn: str | None = None  # why n_parallel generations are run one after the other
 
     def __str__(self) -> str:
         if self.shape == "none":
@@ -141,6 +142,8 @@ class Drafting:
             what += f"; {self.n_snapshots} snapshots of the state take {self.snapshot_bytes / 2**20:.1f} MiB"
         else:
             what += "; a chain that is not accepted as a whole is decoded again as far as it was"
+        if self.why_in_turn is not None:
+            what += f"; generations take turns, as {self.why_in_turn}"
         return what + ("; masks at their end" if self.masks else f"; no masks: {self.why_no_masks}")
 
 

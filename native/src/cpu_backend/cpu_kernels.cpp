@@ -126,7 +126,8 @@ Claim claim(const State & s, const ggml::Tensor & op) {
     if (index < 0) {
         return {};
     }
-    const bool is_prompt = use_on_this_thread == as_prompt || (op.op == s.op_product && op.src[1]->ne[1] > most_rows);
+    const bool is_prompt =
+        use_on_this_thread == as_prompt || (op.op == s.op_product && product::count_rows(op) > most_rows);
     if (op.op == s.op_attention || !is_prompt) {
         return {index, false};
     }

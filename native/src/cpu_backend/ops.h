@@ -32,6 +32,8 @@ struct State {
 // One operation: which kernel computes it (the index of the first allowed entry, or -1), in how much work memory, and
 // how.
 namespace product {
+// Of activations, those of several texts together.
+int64_t count_rows(const ggml::Tensor & op);
 int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed);
 size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads,
                   bool as_prompt);

@@ -38,22 +38,29 @@ struct Plan {
     const Rows & of(int row) const { return row < batches.n ? batches : rest; }
 };
 
+bool are_in_a_row(const ggml::Tensor & x) {
+    return x.ne[3] == 1 && (x.ne[2] == 1 || x.nb[2] == static_cast<size_t>(x.ne[1]) * x.nb[1]);
+}
+
 } // namespace
+
+int64_t count_rows(const ggml::Tensor & op) { return op.src[1]->ne[1] * op.src[1]->ne[2]; }
 
 int entry_for(const State & s, const ggml::Tensor & op, uint32_t allowed) {
     const ggml::Tensor & w = *op.src[0];
     const ggml::Tensor & x = *op.src[1];
     constexpr int hint_at = 1; // says that the weights are a known transform
-    const bool is_plain = w.ne[2] == 1 && x.ne[2] == 1 && x.ne[3] == 1 && x.data != nullptr && x.type == ggml::f32 &&
-                          x.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) && op.op_params[hint_at] == 0;
-    return is_plain ? entry_for_weights(s, w, x.ne[1], allowed) : -1;
+    const bool is_plain = w.ne[2] == 1 && are_in_a_row(x) && are_in_a_row(op) && x.data != nullptr &&
+                          x.type == ggml::f32 && x.nb[0] == sizeof(float) && op.nb[0] == sizeof(float) &&
+                          op.op_params[hint_at] == 0;
+    return is_plain ? entry_for_weights(s, w, count_rows(op), allowed) : -1;
 }
 
 // A quantized row for each thread, then the packed rows.
 size_t work_bytes(const State & s, const kernels::Kernel & kernel, const ggml::Tensor & op, int n_threads,
                   bool as_prompt) {
     const int64_t k = op.src[0]->ne[0];
-    const int n_rows = static_cast<int>(op.src[1]->ne[1]);
+    const int n_rows = static_cast<int>(count_rows(op));
     const size_t row = quantized_bytes(s, kernel, k);
     const size_t bytes = row * static_cast<size_t>(n_threads) + Plan(kernel, k, n_rows, as_prompt).bytes();
     // Where ggml's own kernels take over after all, they need all rows quantized.
@@ -66,7 +73,7 @@ void compute(const State & s, const kernels::Kernel & kernel, const ggml::Comput
     const ggml::Tensor & x = *op.src[1];
     const int64_t k = w.ne[0];
     const int64_t n_columns = w.ne[1];
-    const int n_rows = static_cast<int>(x.ne[1]);
+    const int n_rows = static_cast<int>(count_rows(op));
     const size_t row_bytes = quantized_bytes(s, kernel, k);
     char * work = aligned(params.wdata);
     char * room = work + static_cast<size_t>(params.ith) * row_bytes;

@@ -153,6 +153,7 @@ public:
     }
     float worth() const { return proposal_.trust * gain_; }
     size_t n() const { return n_; }
+    size_t n_rows() const { return n_rows_; }
 
 private:
     const PlannedRow & next() const { return proposal_.rows[n_]; }
@@ -200,7 +201,7 @@ std::vector<PlannedRow> choose_chain(const std::vector<float> & path_p, const Bu
         const float n_again = p_broken * static_cast<float>(fixed) + gain - static_cast<float>(n) * path_p[n];
         for (const bool masks : {false, true}) {
             const size_t n_rows = fixed + n + (masks ? static_cast<size_t>(limits.masks) : 0);
-            if (n_rows > limits.rows || (masks && (limits.masks == 0 || limits.decodes_again))) {
+            if (n_rows > most_rows(limits) || (masks && (limits.masks == 0 || limits.decodes_again))) {
                 continue;
             }
             const float brought = gain + (masks ? path_p[n] * mask_value : 0.0f);
@@ -255,6 +256,35 @@ std::vector<size_t> choose_numbers(const std::vector<const Proposal *> & proposa
             brought += one.worth();
         }
         const float worth = brought - price * (budget.cost(n_rows) - fixed_cost);
+        if (worth > best_worth) {
+            best_worth = worth;
+            std::transform(bids.begin(), bids.end(), best.begin(), [](const Bid & one) { return one.n(); });
+        }
+    }
+    return best;
+}
+
+std::vector<size_t> choose_equal_numbers(const std::vector<const Proposal *> & proposals, const Budget & budget,
+                                         size_t n_texts, size_t most_rows) {
+    const float price = budget.price();
+    const float plain_cost = budget.cost(n_texts);
+    std::vector<Bid> bids;
+    size_t longest = 0;
+    for (const Proposal * proposal : proposals) {
+        bids.emplace_back(*proposal);
+        longest = std::max(longest, proposal->limits.rows);
+    }
+    std::vector<size_t> best(bids.size(), 0);
+    float best_worth = 0.0f;
+    for (size_t n = 2; n <= std::min(longest, most_rows / n_texts); ++n) {
+        float brought = 0.0f;
+        for (Bid & bid : bids) {
+            while (bid.is_open() && bid.next_fits() && bid.n_rows() + bid.next_rows() <= n) {
+                bid.take();
+            }
+            brought += bid.worth();
+        }
+        const float worth = brought - price * (budget.cost(n_texts * n) - plain_cost);
         if (worth > best_worth) {
             best_worth = worth;
             std::transform(bids.begin(), bids.end(), best.begin(), [](const Bid & one) { return one.n(); });

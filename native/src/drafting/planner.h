@@ -72,6 +72,9 @@ Proposal propose(int32_t root_token, const Evidence & evidence, const Mixer & mi
 // most_rows.
 std::vector<size_t> choose_numbers(const std::vector<const Proposal *> & proposals, const Budget & budget,
                                    size_t n_fixed, size_t most_rows);
+// The same where each of n_texts must have as many rows as the others, chains all, which have no rows before.
+std::vector<size_t> choose_equal_numbers(const std::vector<const Proposal *> & proposals, const Budget & budget,
+                                         size_t n_texts, size_t most_rows);
 // The plan of the first n rows of a proposal.
 Plan settle(Proposal proposal, size_t n);
 

@@ -7,7 +7,7 @@ users' affair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import ModelError
@@ -35,6 +35,7 @@ class PoolSizes:
     piece: int  # rows that a pass with pieces of prompts should have
     pad_from: int  # a pass of one row gets one beside it when so many cells are in use, 0 = never
     parked_bytes: int = 0  # of texts that have to leave the cells, in memory
+    has_states: bool = False  # recurrent ones, one a lane
 
     @staticmethod
     def choose(options: LoadOptions, n_leaves: int) -> PoolSizes | None:
@@ -64,6 +65,10 @@ class PoolSizes:
         rows, piece = min(n_ubatch, _ROWS), min(n_ubatch, _PIECE)
         return PoolSizes(n_lanes, n_ids, rows=rows, piece=piece, pad_from=pad_from, parked_bytes=parked)
 
+    def with_states(self) -> PoolSizes:
+        """The same for a model with a recurrent state: each lane has one sequence, and its state."""
+        return replace(self, n_ids=1, has_states=True)
+
     def n_sequences(self) -> int:
         """Sequences that the context must have."""
         return self.n_lanes * self.n_ids + 2
@@ -83,7 +88,7 @@ class Pool:
     """Sessions in one llama_context.
 
     Args:
-        ctx: a llama_context of a model without a recurrent state, which outlives the pool.
+        ctx: a llama_context, which outlives the pool; with snapshots where its model has a recurrent state.
         table: rows of the embedding table for masks; None = none.
         embedding_scale: by which these rows stand for token ids.
         sizes: which the context fits.

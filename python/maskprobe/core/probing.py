@@ -81,7 +81,8 @@ def _drafting(session: Session, model: Model, why_no_masks: str | None) -> Draft
         why_no_trees="it keeps a recurrent state, which does not branch",
         why_no_masks=why_no_masks,
         n_snapshots=shape.n_snapshots,
-        snapshot_bytes=shape.n_snapshots * model.snapshots.bytes_each,
+        snapshot_bytes=shape.n_snapshots * model.snapshots.bytes_each * model.snapshots.n_texts,
+        why_in_turn=model.why_in_turn() if model.options.n_parallel > 1 else None,
     )
 
 

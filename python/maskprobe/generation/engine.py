@@ -21,7 +21,7 @@ class Engine:
         model: which the engine closes.
         setup: names what costs depend on besides the model.
         cpu_kernels: whether its passes take our kernels on the CPU.
-        lanes: that generations side by side have, None = one at a time, as it is with a recurrent state in any case.
+        lanes: that generations side by side have, None = one at a time, as it is where a recurrent state wants it.
 
     Raises:
         ModelError: the session cannot be made.
@@ -33,9 +33,10 @@ class Engine:
         opened = open_session(model, cpu_kernels=cpu_kernels)
         self.session = opened.session
         self._pool: Pool | None = None
-        if lanes is not None and opened.drafting.shape != "chains":
+        if lanes is not None and model.why_in_turn() is None:
             opened.session.close()
             scale = 1.0 if opened.embedding_scale is None else opened.embedding_scale
+            lanes = lanes.with_states() if model.has_recurrent_state() else lanes
             self._pool = Pool(model.ctx, opened.table, scale, lanes, cpu_kernels=cpu_kernels)
             self.session = self._pool.lanes[0]  # what one lane is taught all know
         self.seats = Seats(self.session, self._pool)

@@ -94,7 +94,7 @@ class _Run:
             guide=None if request.chain.grammar is None else request.chain.grammar.guide,
         )
         tally.prompt_n = len(request.prompt) - tally.cache_n
-        self._seat.tokens = list(request.prompt)
+        self._seat.tokens, self._seat.n_prompt = list(request.prompt), len(request.prompt)
         return resolved
 
     def _prefill(self) -> list[int]:

@@ -16,6 +16,7 @@ class Seat:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.tokens: list[int] = []  # of the latest text here, as far as it is known
+        self.n_prompt = 0  # of these, the prompt's
         self.thread = 0  # that has it, 0 = it is free
         self.used = 0  # when it was taken last: a count
 
@@ -79,11 +80,14 @@ class Seats:
         if len(self.all) == 1:
             return free[0]
 
-        def worth(seat: Seat) -> tuple[int, int]:
-            n_common = _common_prefix(seat.tokens, prompt)
-            return (n_common if 2 * n_common > len(seat.tokens) else 0, -seat.used)
+        return max(free, key=lambda seat: (self._n_useful(seat, prompt), -seat.used))
 
-        return max(free, key=worth)
+    def _n_useful(self, seat: Seat, prompt: Sequence[int]) -> int:
+        """Tokens of a prompt for which it should be in this seat."""
+        n_common, n = _common_prefix(seat.tokens, prompt), len(seat.tokens)
+        if self._pool is not None and self._pool.sizes.has_states:  # which go on from a text's end, or its prompt's
+            return n if n_common == n else seat.n_prompt if n_common >= seat.n_prompt else 0
+        return n_common if 2 * n_common > n else 0
 
     def figures(self) -> PoolFigures | None:
         """What the cells of a pool are used for, None if there is none."""

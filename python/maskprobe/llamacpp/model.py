@@ -80,7 +80,8 @@ class Model:
             n_sequences = 1
         elif self.has_recurrent_state():
             self.snapshots = snapshots.choose(self.model, options)
-            n_sequences = 1 if self.snapshots.n else 2  # drafts are tried in a copy of the only sequence
+            # Without snapshots drafts are tried in a copy of the only sequence.
+            n_sequences = self.snapshots.n_texts if self.snapshots.n else 2
         params = options.context_params(n_sequences, n_snapshots=self.snapshots.n)
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         if not self.ctx:
@@ -149,6 +150,16 @@ class Model:
     def has_recurrent_state(self) -> bool:
         """Whether some of its layers, or all, keep a state in place of keys and values."""
         return bool(llama_cpp.llama_model_is_recurrent(self.model) or llama_cpp.llama_model_is_hybrid(self.model))
+
+    def why_in_turn(self) -> str | None:
+        """Why only one text can be generated at a time, None if several can be side by side."""
+        if not self.has_recurrent_state() or self.snapshots.n_texts > 1:
+            return None
+        if not self.snapshots.n:
+            return "no snapshots are kept of its state"
+        if llama_cpp.llama_model_n_swa(self.model):
+            return "cells that its sliding window has left behind would be taken for free ones"
+        return f"there is no room for snapshots of {self.options.n_parallel} states"
 
     def metadata(self, key: str) -> str | None:
         """A GGUF metadata value as text, None if the model lacks it."""

@@ -21,25 +21,31 @@ _PROBE_CELLS = 256
 
 
 class Snapshots(NamedTuple):
-    """So many, and the bytes of each; none where llama.cpp has none for the model, or there is no room."""
+    """So many of each text, and the bytes of each; none where llama.cpp has none for the model, or there is no room."""
 
     n: int
     bytes_each: int
+    n_texts: int = 1  # that have states of their own, so that they can be generated side by side
 
 
 def choose(model: Any, options: LoadOptions) -> Snapshots:
-    """As many snapshots as pay, and as the share of memory in the options has room for."""
+    """As many snapshots as pay, and as the share of memory in the options has room for.
+
+    Those of all texts that may be generated at once, if that leaves any; else of one.
+    """
     if options.snapshot_memory == 0:
         return Snapshots(0, 0)
     size = _state_bytes(model, options)
     if size == 0 or size > max(_SMALL, _LARGEST * llama_cpp.llama_model_size(model)):
         return Snapshots(0, 0)
-    n = min(
-        _MOST if size <= _SMALL else _MOST_OF_LARGE,
-        int(options.snapshot_memory * _memory_bytes(options) / size),
-        options.n_ubatch - 2,
-    )
-    return Snapshots(n if n >= _FEWEST else 0, size)
+    most = min(_MOST if size <= _SMALL else _MOST_OF_LARGE, min(options.n_ubatch, options.n_batch) - 2)
+    room = options.snapshot_memory * _memory_bytes(options) / size
+    # A cell that a sliding window has left behind would be taken for a free one.
+    n_side_by_side = 1 if llama_cpp.llama_model_n_swa(model) else options.n_parallel
+    for n_texts in (n_side_by_side, 1):
+        if (n := min(most, int(room / n_texts))) >= _FEWEST:
+            return Snapshots(n, size, n_texts)
+    return Snapshots(0, size)
 
 
 def _memory_bytes(options: LoadOptions) -> int:

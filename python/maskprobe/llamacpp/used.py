@@ -48,6 +48,7 @@ FUNCTIONS = {
     "llama_model_n_head": "int32(ptr)",
     "llama_model_n_layer": "int32(ptr)",
     "llama_model_n_params": "int64(ptr)",
+    "llama_model_n_swa": "int32(ptr)",
     "llama_model_rope_type": "int32(ptr)",
     "llama_model_size": "int64(ptr)",
     "llama_n_batch": "int32(ptr)",
