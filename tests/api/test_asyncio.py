@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,9 +78,18 @@ def test_a_task_that_is_cancelled_frees_its_seat(tiny_path: Callable[[str], Path
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async for _ in (half := llm.astream(PROMPT, max_tokens=400)):
+        n_passes = 0
+
+        def before_pass() -> None:
+            nonlocal n_passes
+            n_passes += 1
+
+        endless = dict.fromkeys(llm.engine.model.vocab.ends(), -100.0)
+        options: dict[str, Any] = {"logit_bias": endless, "speculate": False, "before_pass": before_pass}
+        async for _ in (half := llm.astream(PROMPT, max_tokens=400, **options)):
             break
         await half.aclose()
+        assert 0 < n_passes < 200
         assert len(llm.generate(PROMPT, max_tokens=3).tokens) == 3
 
     with MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1) as llm:

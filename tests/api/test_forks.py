@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +25,7 @@ def in_fork(work: Callable[[], object]) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads
         child = os.fork()
     if child == 0:  # no way out of here but _exit: the tests go on in the parent
+        signal.alarm(60)  # a child that waits for ever is a failure
         try:
             text = repr(work())
         except BaseException as error:
@@ -68,6 +73,31 @@ def test_a_fork_leaves_the_model_alone_when_it_ends(tiny: MaskProbeLlama) -> Non
     assert in_fork(tiny.close) == "None"
     assert in_fork(tiny._lifetime.__del__) == "None"
     assert answer(tiny) == before
+
+
+def test_a_fork_does_not_wait_for_threads_that_it_lacks(tiny_path: Callable[[str], Path]) -> None:
+    """Here one that makes a pass of a shared object while the fork gives up its own stream."""
+    within, go_on = threading.Event(), threading.Event()
+
+    def processor(ids: Any, logits: Any) -> Any:
+        within.set()
+        assert go_on.wait(60)
+        return logits
+
+    with (
+        MaskProbeLlama(tiny_path("llama"), n_ctx=512, n_threads=1, n_parallel=2, seed=1) as llm,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        stream = llm.stream(PROMPT, max_tokens=16)
+        next(stream)
+        other = threads.submit(llm.generate, PROMPT, max_tokens=2, logits_processor=processor)
+        assert within.wait(60)
+        try:
+            assert in_fork(stream.close) == "None"
+        finally:
+            go_on.set()
+        assert len(other.result(60).tokens) == 2
+        stream.close()
 
 
 def test_a_fork_may_load_its_own(tiny: MaskProbeLlama) -> None:

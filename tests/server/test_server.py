@@ -80,6 +80,7 @@ def test_stream_is_the_same_text_with_role_first_and_figures_last(client: openai
 
 
 def test_usage_comes_in_a_chunk_of_its_own_if_asked(client: openai.OpenAI) -> None:
+    ask(client)  # from now on the prompt is cached
     *chunks, last = ask(client, stream=True, stream_options={"include_usage": True})
     assert last.choices == []
     assert last.usage.completion_tokens == 18
@@ -95,6 +96,10 @@ def test_stream_ends_with_done(url: str) -> None:
     assert events[-2:] == ["data: [DONE]", ""]
     assert all(json.loads(event.removeprefix("data: "))["object"] == "chat.completion.chunk" for event in events[:-2])
     assert "usage" not in events[-3]
+    asked = fetch(url, "/v1/chat/completions", body | {"stream_options": {"include_usage": True}}).body.decode()
+    *chunks, last, _, _ = asked.split("\n\n")
+    assert all(json.loads(chunk.removeprefix("data: "))["usage"] is None for chunk in chunks)
+    assert json.loads(last.removeprefix("data: "))["usage"]["completion_tokens"] == 2
 
 
 def test_default_temperature_is_llama_servers(client: openai.OpenAI, served: MaskProbeLlama) -> None:

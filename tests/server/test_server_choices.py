@@ -11,6 +11,7 @@ import pytest
 from server_fixtures import HELLO, NAME, fetch, metric, openai_client
 
 from maskprobe import MaskProbeLlama
+from maskprobe.server.wire import Chunks
 
 DRAWN = {"temperature": 1.5, "seed": 2**32 - 2, "max_tokens": 8}  # the last one that is no word for a random one
 
@@ -42,6 +43,8 @@ def test_choices_are_those_of_requests_with_the_next_seeds(client: openai.OpenAI
     assert answer.usage.prompt_tokens == singles[0].usage.prompt_tokens
     assert answer.usage.completion_tokens == sum(single.usage.completion_tokens for single in singles)
     assert all(choice.timings["predicted_n"] == 8 for choice in answer.choices)
+    cached = answer.usage.prompt_tokens_details.cached_tokens
+    assert cached == answer.choices[0].timings["cache_n"], "those of the prompt, which counts once"
 
 
 def test_streamed_choices_are_the_same(client: openai.OpenAI) -> None:
@@ -78,6 +81,22 @@ def test_prompts_in_a_list(client: openai.OpenAI, served: MaskProbeLlama) -> Non
     assert joined(chunks, lambda choice: choice.text) == dict(enumerate(expected))
 
 
+def test_calls_of_each_choice_are_named_once() -> None:
+    form = Chunks(wants_usage=False)
+    function = {"name": "f", "arguments": ""}
+    first = {"index": 0, "id": "a", "type": "function", "function": function}
+    more = {"index": 0, "id": "a", "type": "function", "function": function | {"arguments": "{}"}}
+
+    def said(choice: int, call: dict[str, Any]) -> Any:
+        delta = {"content": None, "function_call": function, "tool_calls": [call]}
+        event = form.events({"choices": [{"index": choice, "delta": delta, "finish_reason": None}]})
+        return json.loads(event.removeprefix(b"data: "))["choices"][0]["delta"]
+
+    for choice in (0, 1):
+        assert said(choice, first) == {"tool_calls": [first]}
+        assert said(choice, more) == {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
+
+
 def test_a_prompt_that_does_not_fit_among_others(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="n_ctx=1024"):
         client.completions.create(model=NAME, prompt=["One", "word " * 2000], max_tokens=1)
@@ -93,6 +112,9 @@ def test_cached_tokens_are_in_the_usage(url: str, client: openai.OpenAI) -> None
         cached = last.usage.prompt_tokens_details.cached_tokens
         assert cached == last.timings["cache_n"]
         assert (cached > 0) == cache
+    twice = client.completions.create(model=NAME, prompt=["One, two,"] * 2, max_tokens=1)
+    cached = [choice.timings["cache_n"] for choice in twice.choices]
+    assert twice.usage.prompt_tokens_details.cached_tokens == sum(cached) > cached[0]
     completion = client.completions.create(model=NAME, prompt="One, two,", max_tokens=1)
     again = client.completions.create(model=NAME, prompt="One, two,", max_tokens=1)
     assert again.usage.prompt_tokens_details.cached_tokens > 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from test_server_waiting import busy
 
 from maskprobe import MaskProbeLlama, Speculation
 from maskprobe.chat.infill import File, infill_prompt
+from maskprobe.server.requests import ChatRequest
 
 TEXT = "Grüße <|im_end|> 𒀀"
 
@@ -30,6 +33,15 @@ def test_tokens(url: str, served: MaskProbeLlama) -> None:
     assert tokens(content=TEXT, add_special=True) == served.tokenize(TEXT)
     assert tokens(content=["a", 5, "b"]) == [*served.tokenize("a"), 5, *served.tokenize("b")]
     assert tokens(content="") == []
+
+
+def test_a_list_begins_once(coder_url: str, coder: MaskProbeLlama) -> None:
+    """With the token that begins texts, where the model wants one."""
+    pieces = ["the tree", "of the sea"]
+    ids = [token for piece in pieces for token in coder.tokenize(piece, add_bos=False)]
+    for add, begin in ((True, [coder.token_bos()]), (False, [])):
+        reply = fetch(coder_url, "/tokenize", {"content": pieces, "add_special": add})
+        assert reply.json()["tokens"] == begin + ids
 
 
 def test_pieces(url: str) -> None:
@@ -92,6 +104,16 @@ def test_props(url: str, served: MaskProbeLlama) -> None:
     assert props["chat_template"] == served.metadata["tokenizer.chat_template"]
     assert props["model_path"] == served.model_path.name
     assert props["eos_token"] == "<|im_end|>"
+    assert props["bos_token"] == served.piece(served.token_bos(), special=True).decode() != ""
+
+
+def test_props_tell_the_defaults(url: str, served: MaskProbeLlama) -> None:
+    params = fetch(url, "/props").json()["default_generation_settings"]["params"]
+    assert params["temperature"] == ChatRequest.model_fields["temperature"].default
+    parameters = inspect.signature(served.create_chat_completion).parameters
+    defaults = {"top_k", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"}
+    defaults |= {"mirostat_tau", "mirostat_eta"}
+    assert {name: params[name] for name in defaults} == {name: parameters[name].default for name in defaults}
 
 
 def test_slots(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +153,12 @@ def test_a_slot_tells_how_far_it_is(url: str, monkeypatch: pytest.MonkeyPatch, m
         assert idle[name] == timings[name], name
 
 
+def test_a_model_without_drafts_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MaskProbeLlama, "drafting", SimpleNamespace(shape="none"))
+    (slot,) = fetch(url, "/slots").json()
+    assert slot["speculative"] is False
+
+
 # --- filling in the middle ------------------------------------------------------------------------------
 
 
@@ -167,6 +195,11 @@ def test_infill_prompt(coder: MaskProbeLlama) -> None:
     assert spelled(coder, infill_prompt(vocab, "a", "b", room=100)) == "<s><PRE>a<SUF>b<MID>"
 
 
+def test_infill_begins_as_the_model_wants_it(coder: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coder.prompts.model.vocab, "adds_bos", False)
+    assert spelled(coder, infill_prompt(coder.prompts.model.vocab, "a", "b", room=100)) == "<PRE>a<SUF>b<MID>"
+
+
 def test_infill_prompts_are_cut_far_from_the_gap(coder: MaskProbeLlama) -> None:
     vocab = coder.prompts.model.vocab
     files = [File("a.py", "one" * 20), File("b.py", "two")]
@@ -196,6 +229,63 @@ def test_infill(coder_url: str, coder: MaskProbeLlama, monkeypatch: pytest.Monke
     assert answer["timings"]["predicted_n"] == answer["tokens_predicted"]
 
 
+def test_infill_reads_all_that_editors_send(coder_url: str, coder: MaskProbeLlama) -> None:
+    more = {"prompt": " is", "input_extra": [{"filename": "a.py", "text": "one"}, {"text": "two"}]}
+    ids = infill_prompt(
+        *(coder.prompts.model.vocab, "the tree", "of the sea"),
+        begun=" is",
+        files=[File("a.py", "one"), File("tmp", "two")],
+        room=100,
+    )
+    own = coder.create_completion(ids, max_tokens=4, temperature=0.0)
+    answer = fetch(coder_url, "/infill", INFILL | more).json()
+    assert (answer["content"], answer["tokens_evaluated"]) == (own["choices"][0]["text"], len(ids))
+    assert answer["tokens_cached"] == answer["timings"]["cache_n"] > 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "length", "n_answer"),
+    [({"n_predict": 4}, 252, 4), ({"n_predict": 200}, 128, 128), ({}, 192, 64)],
+    ids=str,
+)
+def test_infill_leaves_room_for_the_answer(
+    coder_url: str,
+    coder: MaskProbeLlama,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: dict[str, int],
+    length: int,
+    n_answer: int,
+) -> None:
+    """Half of the context of 256 at most; a quarter, where nothing is said."""
+    lengths = note_prompts(monkeypatch)
+    body = {"input_prefix": "the tree " * 40, "input_suffix": "of the sea " * 40}
+    endless = {"logit_bias": {str(token): -100 for token in coder.prompts.model.vocab.ends()}}
+    answer = fetch(coder_url, "/infill", body | endless | limit).json()
+    assert (lengths, answer["tokens_predicted"]) == ([length], n_answer)
+
+
+def test_infill_says_why_it_ended(coder_url: str, coder: MaskProbeLlama) -> None:
+    cut = fetch(coder_url, "/infill", INFILL).json()
+    assert (cut["stop_type"], cut["stopping_word"]) == ("limit", "")
+    ended = fetch(coder_url, "/infill", INFILL | {"logit_bias": {str(coder.token_eos()): 100}}).json()
+    assert (ended["stop_type"], ended["content"]) == ("eos", "")
+    word = cut["content"][1]
+    for stream in (False, True):
+        reply = fetch(coder_url, "/infill", INFILL | {"stop": ["zebra", word], "stream": stream}).body.decode()
+        last = json.loads(reply.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert (last["stop_type"], last["stopping_word"]) == ("word", word)
+
+
+def test_files_without_a_token_for_their_names_are_snippets(
+    coder: MaskProbeLlama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocab = coder.prompts.model.vocab
+    monkeypatch.setattr(vocab, "infill_files", lambda: (-1, -1))
+    ids = infill_prompt(vocab, "a", "b", files=[File("a.py", "one"), File("b.py", "two")], room=100)
+    snippet = "\n\n--- snippet ---\n\n"
+    assert spelled(coder, ids) == f"<s>{snippet}one{snippet}two<PRE>a<SUF>b<MID>"
+
+
 def test_streamed_infill(coder_url: str) -> None:
     reply = fetch(coder_url, "/infill", INFILL | {"stream": True})
     events = [json.loads(event[6:]) for event in reply.body.decode().strip().split("\n\n")]
@@ -220,6 +310,12 @@ def test_infill_needs_tokens_for_it(url: str, coder_url: str) -> None:
     ):
         bad = fetch(coder_url, "/infill", INFILL | body)
         assert (bad.status, bad.error()["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/infill", INFILL), ("/apply-template", {"messages": HELLO})])
+def test_another_model_is_not_found(coder_url: str, path: str, body: dict[str, Any]) -> None:
+    reply = fetch(coder_url, path, body | {"model": "gpt-5"})
+    assert (reply.status, reply.error()["code"]) == (404, "model_not_found")
 
 
 def test_reads_are_answered_in_any_thread(coder_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 from server_fixtures import DEADLINE, HELLO, NAME, fetch, load_for_server, serving
-from stand_ins import call, content, reasoning, saying
+from stand_ins import USAGE, call, content, reasoning, saying
 
 from maskprobe import DecodeError, MaskProbeLlama
+from maskprobe.server.messages.answer import MessageForm
 from maskprobe.server.messages.blocks import chat_choice
 
 PATH = "/v1/messages"
@@ -129,6 +130,18 @@ def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     assert counted == usage.input_tokens + usage.cache_read_input_tokens
 
 
+def test_tools_count_too(url: str, client: anthropic.Anthropic) -> None:
+    options: dict[str, Any] = {
+        "messages": HELLO,
+        "tools": [TOOL, {"type": "web_search_20250305", "name": "web_search"}],
+    }
+    counted = fetch(url, f"{PATH}/count_tokens", options)
+    usage = ask(client, **options, max_tokens=1).usage
+    assert counted.json() == {"input_tokens": usage.input_tokens + usage.cache_read_input_tokens}
+    assert counted.headers["x-skipped-tools"] == "web_search_20250305"
+    assert fetch(url, f"{PATH}/count_tokens", options | {"model": "claude"}).status == 404
+
+
 # --- what the model says, forced ------------------------------------------------------------------------
 
 
@@ -168,12 +181,22 @@ def test_events_of_an_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         *["message_delta", "message_stop"],
     ]
     assert [event["index"] for event in events if event["type"] == "content_block_start"] == [0, 1, 2, 3]
+    assert events[-2]["timings"]["passes"] == 4
 
 
 def test_a_call_that_was_cut_has_no_input(client: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch) -> None:
     with saying(monkeypatch, call(0, "f", '{"a": '), "length"):
         message = ask(client)
     assert (message.content[0].input, message.stop_reason) == ({}, "max_tokens")
+    with saying(monkeypatch, call(0, "f", "[1]"), "tool_calls"):
+        assert ask(client).content[0].input == {}, "arguments are an object"
+
+
+def test_a_call_ends_a_message_even_where_a_stop_string_followed() -> None:
+    choice = {"message": {"content": "x"}, "finish_reason": "tool_calls", "stop_reason": "END"}
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 0}}
+    message = MessageForm(NAME, ["END"]).whole([{"choices": [choice], "usage": usage}])
+    assert (message["stop_reason"], message["stop_sequence"]) == ("tool_use", None)
 
 
 def test_a_failure_in_mid_stream(url: str, client: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +251,63 @@ def test_blocks_become_messages(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
+def test_blocks_of_one_kind_are_joined(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "get_time", "input": {}}
+    thoughts = [{"type": "thinking", "thinking": text, "signature": ""} for text in ("Hm.", "Oslo.")]
+    texts = [{"type": "text", "text": text} for text in ("Let me", "see.")]
+    messages = [
+        {"role": "user", "content": []},
+        {"role": "assistant", "content": [*thoughts, *texts]},
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": texts},
+        {"role": "assistant", "content": [use]},
+    ]
+    with saying(monkeypatch, content("Hi")) as asked:
+        assert fetch(url, PATH, BODY | {"messages": messages}).status == 200
+    function = {"name": "get_time", "arguments": "{}"}
+    assert asked[0]["messages"] == [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": "Let me\nsee.", "reasoning_content": "Hm.\nOslo."},
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Let me\nsee."},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "t1", "type": "function", "function": function}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, {"enable_thinking": True}),
+        ({"thinking": {"type": "disabled"}}, {"enable_thinking": False}),
+        ({"thinking": {"type": "adaptive"}}, None),
+        (
+            {"thinking": {"type": "enabled"}, "chat_template_kwargs": {"tone": "dry"}},
+            {"enable_thinking": True, "tone": "dry"},
+        ),
+        (
+            {"thinking": {"type": "enabled"}, "chat_template_kwargs": {"enable_thinking": False}},
+            {"enable_thinking": False},
+        ),
+    ],
+    ids=str,
+)
+def test_thinking_is_the_templates(
+    url: str, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    with saying(monkeypatch, content("Hi")) as asked:
+        assert fetch(url, PATH, BODY | body).status == 200
+    assert asked[0].get("chat_template_kwargs") == expected
+
+
+def test_what_the_answer_must_look_like_reaches_the_model(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"type": "object", "properties": {"dark": {"type": "boolean"}}}
+    config = {"effort": "low", "format": {"type": "json_schema", "schema": schema}}
+    with saying(monkeypatch, content("{}")) as asked:
+        assert fetch(url, PATH, BODY | {"output_config": config}).status == 200
+    assert asked[0]["reasoning_effort"] == "low"
+    assert asked[0]["response_format"] == {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
 def test_any_tool_must_be_called() -> None:
     assert chat_choice({"type": "any"}) == "required"
 
@@ -244,13 +324,16 @@ def test_any_tool_must_be_called() -> None:
 def test_tools_and_sampling_reach_the_model(
     url: str, monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any], expected: Any
 ) -> None:
-    body = BODY | {"tools": [{"type": "web_search_20250305", "name": "web_search"}, TOOL], "tool_choice": choice}
+    tools = [{"type": "web_search_20250305", "name": "web_search"}, TOOL, TOOL | {"type": "custom", "name": "again"}]
+    body = BODY | {"tools": tools, "tool_choice": choice}
     body |= {"top_k": 3, "top_p": 0.5, "stop_sequences": ["x"], "metadata": {"user_id": "me"}}
     with saying(monkeypatch, content("Hi")) as asked:
         reply = fetch(url, PATH, body, anthropic_version="2023-06-01", anthropic_beta="a,b")
     function = {"name": "get_weather", "description": "Weather of a city.", "parameters": TOOL["input_schema"]}
-    assert asked[0]["tools"] == [{"type": "function", "function": function}]
+    functions = [function, function | {"name": "again"}]
+    assert asked[0]["tools"] == [{"type": "function", "function": function} for function in functions]
     assert asked[0]["tool_choice"] == expected
+    assert asked[0].get("parallel_tool_calls") == (False if "disable_parallel_tool_use" in choice else None)
     assert (asked[0]["top_k"], asked[0]["top_p"], asked[0]["stop"], asked[0]["max_tokens"]) == (3, 0.5, ["x"], 8)
     assert reply.headers["x-skipped-tools"] == "web_search_20250305"
 
@@ -268,6 +351,7 @@ def test_tools_and_sampling_reach_the_model(
         ("messages[0].content[0].type", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}),
         ("messages[0].content[0].text", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
         ("messages[0].content[0].type", {"messages": [{"role": "assistant", "content": [{"type": "tool_result"}]}]}),
+        ("messages[0].content[0].type", {"messages": [{"role": "system", "content": [{"type": "tool_result"}]}]}),
         ("tool_use_id", {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}),
         ("system[0].type", {"system": [{"type": "image"}]}),
         ("temperature", {"temperature": 1.5}),

@@ -15,6 +15,10 @@ from server_fixtures import HELLO, NAME, fetch, openai_client
 from stand_ins import call, content, reasoning, saying
 
 from maskprobe import DecodeError, MaskProbeLlama
+from maskprobe.server.errors import ApiError
+from maskprobe.server.responses.answer import ResponseForm, new_response
+from maskprobe.server.responses.body import ResponsesRequest
+from maskprobe.server.responses.items import choice_of, messages_of, tools_of
 from maskprobe.server.responses.store import ResponseStore
 
 PATH = "/v1/responses"
@@ -152,6 +156,10 @@ def test_events_of_an_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     added = {event["item"]["id"] for event in events if event["type"] == "response.output_item.added"}
     assert {event["item_id"] for event in events if "item_id" in event} == added
     assert events[2]["item"]["content"] == []
+    assert {event["type"] for event in events if "logprobs" in event} == {
+        "response.output_text.delta",
+        "response.output_text.done",
+    }
 
 
 def test_a_call_that_was_cut_is_incomplete(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +183,20 @@ def test_a_failure_in_mid_stream(url: str, monkeypatch: pytest.MonkeyPatch) -> N
     error = {"code": "server_error", "message": "the model failed: llama_decode failed"}
     assert last["response"]["error"] == error
     assert fetch(url, f"{PATH}/{last['response']['id']}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "invalid_prompt"), (429, "rate_limit_exceeded"), (500, "server_error")]
+)
+def test_a_failure_before_all_events(status: int, code: str) -> None:
+    """The client hears of a response first; what has failed is not kept."""
+    kept: list[Any] = []
+    form = ResponseForm(new_response(ResponsesRequest(input="Hi"), NAME), kept.append)
+    lines = form.failed(ApiError(status, "no")).decode().splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.failed"]
+    assert events[-1]["response"]["error"] == {"code": code, "message": "no"}
+    assert kept == []
 
 
 # --- what the model is asked ----------------------------------------------------------------------------
@@ -222,6 +244,54 @@ def test_items_become_messages(url: str, monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_what_the_model_said_is_a_message_for_each_turn() -> None:
+    """One has a thought, a text and calls, in this order; what does not fit behind them begins the next."""
+    refused = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    parts = [{"type": "output_text", "text": text} for text in ("Well.", "Yes.")]
+    summary = [{"type": "summary_text", "text": text} for text in ("Hm.", "Oslo.")]
+    items = [
+        *(refused, {"role": "assistant", "content": parts}),
+        *({"type": "reasoning", "summary": summary}, CALLED, {"role": "assistant", "content": "Done."}),
+        *({"type": "reasoning", "summary": [], "content": summary[:1]}, {"type": "reasoning", "summary": summary[1:]}),
+    ]
+    call = {"id": "c1", "type": "function", "function": {key: CALLED[key] for key in ("name", "arguments")}}
+    assert messages_of(items) == [
+        {"role": "assistant", "content": "No."},
+        {"role": "assistant", "content": "Well.\nYes."},
+        {"role": "assistant", "content": None, "reasoning_content": "Hm.\nOslo.", "tool_calls": [call]},
+        {"role": "assistant", "content": "Done."},
+        {"role": "assistant", "content": None, "reasoning_content": "Hm."},
+        {"role": "assistant", "content": None, "reasoning_content": "Oslo."},
+    ]
+
+
+def test_tools_and_choices_among_them() -> None:
+    function = {"name": "get_weather", "parameters": {}}
+    assert tools_of([{"type": "function", "description": None, **function}, {"type": "custom", "name": "x"}]) == (
+        [{"type": "function", "function": function}],
+        ["custom"],
+    )
+    named, tool = {"type": "function", "name": "get_weather"}, {"type": "function", "function": {"name": "get_weather"}}
+    for given, mode in (({"mode": "required"}, "required"), ({}, "auto")):
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [tool]}}
+        assert choice_of({"type": "allowed_tools", "tools": [named]} | given) == allowed
+
+
+def test_a_response_says_what_was_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    echoed = {"instructions": "Be brief.", "temperature": 0.5, "top_p": 0.25, "max_output_tokens": 9, "store": False}
+    echoed |= {"parallel_tool_calls": False, "tool_choice": "auto", "text": {"format": {"type": "json_object"}}}
+    with saying(monkeypatch, content("{}")) as asked:
+        body = {"input": "Hi", "tools": [TOOL], "reasoning": {"effort": "low"}} | echoed
+        response = fetch(url, PATH, body).json()
+    assert {key: response[key] for key in echoed} == echoed
+    assert response["reasoning"]["effort"] == "low"
+    assert response["completed_at"] >= response["created_at"]
+    assert response["timings"]["passes"] == 4
+    wanted = {"parallel_tool_calls": False, "top_p": 0.25, "reasoning_effort": "low"}
+    wanted["response_format"] = {"type": "json_object"}
+    assert {key: asked[0].get(key) for key in wanted} == wanted
+
+
 def test_tools_and_sampling_reach_the_model(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {
         "input": "Hi",
@@ -252,23 +322,29 @@ def test_a_conversation_goes_on(client: openai.OpenAI, monkeypatch: pytest.Monke
     assert roles == [["user", "assistant", "tool"], ["user", "assistant", "tool", "assistant", "user"]]
     assert asked[0]["messages"][1]["tool_calls"][0]["id"] == "call_0"
     assert second.previous_response_id == first.id
+    bad = {"previous_response_id": first.id, "input": [RESULT, {"type": "item_reference"}]}
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, **bad)
+    assert refused.value.param == "input[1].type", "of this request's own items"
 
 
-def test_what_is_kept(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept(url: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     with saying(monkeypatch, content("Hi")):
         kept, unkept = ask(client), ask(client, store=False)
         streamed = list(ask(client, stream=True))[-1].response
     assert client.responses.retrieve(kept.id).output_text == "Hi"
     assert client.responses.retrieve(streamed.id) == streamed
-    client.responses.delete(kept.id)
+    assert fetch(url, f"{PATH}/{kept.id}", method="HEAD").status == 200
+    gone = fetch(url, f"{PATH}/{kept.id}", method="DELETE").json()
+    assert gone == {"id": kept.id, "object": "response", "deleted": True}
     for name in (kept.id, unkept.id):
-        for gone in (
+        for call_for in (
             lambda name=name: client.responses.retrieve(name),
             lambda name=name: client.responses.delete(name),
             lambda name=name: ask(client, previous_response_id=name),
         ):
             with pytest.raises(openai.NotFoundError, match="no response"):
-                gone()
+                call_for()
 
 
 def test_the_store_is_bounded() -> None:
@@ -281,6 +357,11 @@ def test_the_store_is_bounded() -> None:
     assert [store.get(name) is not None for name in "acd"] == [False, False, True]
     store.put({"id": "e"}, [{"text": "x" * 1000}])
     assert store.get("e") is None
+    for name in "fg":  # what was deleted takes no room
+        store.put({"id": name}, [{"text": "x" * 600}])
+        assert store.delete(name)
+    store.put({"id": "h"}, [{"text": "x" * 600}])
+    assert store.get("h") is not None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import openai
 import pytest
 
 from maskprobe import MaskProbeLlama, Speculation
-from maskprobe.core.session import Pass, Session
+from maskprobe.core.pool import Pool
+from maskprobe.core.session import Session
 from maskprobe.server import Settings, bind, create_app, url_of
 from maskprobe.server.run import Server
 
@@ -112,24 +113,29 @@ def wait_for_metric(url: str, name: str, value: float, **headers: str) -> None:
 
 
 class Gate:
-    """Holds the model before its passes (step) or pieces of prompts (prefill) until it is opened, and counts them."""
+    """Holds the model before its passes (step) or pieces of prompts (prefill) until it is opened, and counts them.
 
-    def __init__(self, patch: pytest.MonkeyPatch, method: str = "step") -> None:
+    Passes of several generations are a Pool's.
+    """
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, method: str = "step", passing: type[Session] | type[Pool] = Session
+    ) -> None:
         self.passes = 0
         self.reached = threading.Event()
-        self._permits = threading.Semaphore(0)
-        inner = getattr(Session, method)
+        self._opened = threading.Event()
+        inner = getattr(passing, method)
 
-        def gated(session: Session, passed: Pass) -> None:
+        def gated(*arguments: Any) -> Any:
             self.reached.set()
-            assert self._permits.acquire(timeout=DEADLINE)
+            assert self._opened.wait(DEADLINE)
             self.passes += 1
-            inner(session, passed)
+            return inner(*arguments)
 
-        patch.setattr(Session, method, gated)
+        patch.setattr(passing, method, gated)
 
     def open(self) -> None:
-        self._permits.release(1_000_000)
+        self._opened.set()
 
 
 def note_prompts(patch: pytest.MonkeyPatch) -> list[int]:

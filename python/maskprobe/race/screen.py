@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Sequence
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.panel import Panel
 from rich.table import Table
@@ -17,8 +16,6 @@ from .course import Answer, Race
 
 DRAFTED = "black on color(157)"  # pale green, with letters of its own: on light screens and dark ones
 _NARROW = 80  # columns; below, panes stand one above the other
-# As rich has it, without fonts from elsewhere.
-_SVG = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 _LINES = 14  # of text in a pane; fewer where the screen has less room
 
 
@@ -109,7 +106,8 @@ def picture(races: Sequence[Race], title: str) -> str:
     half = best.ours.steps[-1].ms  # as it stood when ours was done
     moment = Race(best.name, best.stock.until(half), best.ours)
     console.print(Group(_Still(moment), table(races)))
-    return console.export_svg(title=title, code_format=_SVG)
+    svg = console.export_svg(title=title)
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # rich's fonts would come from elsewhere
 
 
 class _Still(Panes):

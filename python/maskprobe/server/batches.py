@@ -96,7 +96,7 @@ def _answer(service: Service, line: Part, gone: threading.Event) -> Part:
 
 def _body(service: Service, line: Part, gone: threading.Event) -> Part:
     """The JSON of a line's answer. Raises an ApiError for what a client would be told."""
-    if (kind := _KINDS.get(line.get("url", ""))) is None or line.get("method", "POST") != "POST":
+    if (kind := _KINDS.get(str(line.get("url")))) is None or line.get("method", "POST") != "POST":
         raise ApiError(
             404, f"url must be POST to {' or '.join(_KINDS)}, got {line.get('method')!r} {line.get('url')!r}"
         )
@@ -114,19 +114,21 @@ def _body(service: Service, line: Part, gone: threading.Event) -> Part:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise errors.of_validation(found) from error
     except Exception as error:
-        if gone.is_set():
-            raise
         raise errors.of_exception(error, fields) from error
 
 
 def _objects(path: Path) -> list[tuple[int, Any]]:
     """The JSON of a file's lines, with their numbers."""
     found = []
-    for n, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")  # other ends of lines may stand in texts
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    for n, line in enumerate(lines, 1):
         if line.strip():
             try:
                 found.append((n, json.loads(line)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {n} is no JSON: {error}") from error
     return found
 

@@ -43,7 +43,8 @@ class CompletionForm:
         return event(error.body())
 
     def _last(self, answer: Part, text: str) -> Part:
-        usage = answer["usage"]
+        usage, choice = answer["usage"], answer["choices"][0]
+        word = choice.get("stop_reason")
         whole = {
             "index": 0,
             "content": text,
@@ -55,8 +56,8 @@ class CompletionForm:
             "tokens_evaluated": usage["prompt_tokens"],
             "tokens_cached": usage["prompt_tokens_details"]["cached_tokens"],
             "truncated": False,
-            "stop_type": "limit" if answer["choices"][0]["finish_reason"] == "length" else "eos",
-            "stopping_word": "",
+            "stop_type": "limit" if choice["finish_reason"] == "length" else "eos" if word is None else "word",
+            "stopping_word": word or "",
             "timings": answer["timings"],
         }
         return whole if self._fields is None else _picked(whole, self._fields)

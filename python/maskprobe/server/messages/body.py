@@ -78,7 +78,9 @@ class MessagesRequest(Strict):
             "reasoning_effort": self.output_config.effort,
         }
         if self.thinking is not None and self.thinking.type != "adaptive":
-            body.setdefault("chat_template_kwargs", {"enable_thinking": self.thinking.type == "enabled"})
+            given = body.get("chat_template_kwargs", {})
+            if isinstance(given, dict):  # anything else is refused below
+                body["chat_template_kwargs"] = {"enable_thinking": self.thinking.type == "enabled"} | given
         if tools:
             choice = self.tool_choice or {"type": "auto"}
             body |= {"tools": tools, "tool_choice": chat_choice(choice)}
