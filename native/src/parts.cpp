@@ -58,8 +58,8 @@ void Layout::divide() {
     }
 }
 
-// Pieces fill the pass up to its best size and have equal shares of that, so that a short prompt does not wait for a
-// long one. Each has a row already.
+// Pieces fill the pass up to its best size, or wholly where no text waits for its next token, and have equal shares of
+// that, so that a short prompt does not wait for a long one. Each has a row already.
 void Layout::divide_pieces() {
     size_t n_others = 0;
     std::vector<Part *> pieces;
@@ -74,7 +74,9 @@ void Layout::divide_pieces() {
     }
     std::sort(pieces.begin(), pieces.end(), [](const Part * a, const Part * b) { return a->n_piece < b->n_piece; });
     const size_t n_most = n_left_ + pieces.size();
-    size_t n_shared = std::min(n_most, std::max(pieces.size(), piece_ - std::min(piece_, n_others)));
+    const bool nobody_waits = pieces.size() == parts_.size();
+    const size_t wanted = nobody_waits ? n_most : piece_ - std::min(piece_, n_others);
+    size_t n_shared = std::min(n_most, std::max(pieces.size(), wanted));
     n_left_ = n_most;
     for (size_t i = 0; i < pieces.size(); ++i) {
         size_t & n = pieces[i]->n_piece;
@@ -191,6 +193,29 @@ std::vector<Parts> group(Parts & parts) {
             part.fail();
         }
         return {};
+    }
+}
+
+void observe_costs(const Parts & parts, size_t n_rows, double decode_ms) {
+    const bool has_pieces = std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.is_piece; });
+    size_t n_tokens = 0;
+    std::vector<Market *> markets;
+    for (const Part & part : parts) {
+        if (part.is_out || part.is_piece) {
+            continue;
+        }
+        n_tokens += static_cast<size_t>(part.lane->report().n_tokens);
+        Market * market = &part.lane->market();
+        if (part.lane->drafter().proposes() && std::find(markets.begin(), markets.end(), market) == markets.end()) {
+            markets.push_back(market);
+        }
+    }
+    for (Market * market : markets) {
+        if (has_pieces) {
+            market->prices().observe_prompts(n_rows, decode_ms);
+        } else {
+            market->prices().observe(n_rows, n_tokens, decode_ms);
+        }
     }
 }
 

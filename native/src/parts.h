@@ -53,4 +53,7 @@ void lay_out_rows(Parts & parts, size_t most_rows, size_t piece);
 // chains one of each number of rows, and those that go alone by themselves. None, with all failed, if memory runs out.
 std::vector<Parts> group(Parts & parts);
 
+// What a pass of these parts has cost, for each market that it was a pass of.
+void observe_costs(const Parts & parts, size_t n_rows, double decode_ms);
+
 } // namespace mp

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include "cpu_backend/cpu_kernels.h"
 #include "error.h"
 
 #include <algorithm>
@@ -8,7 +9,6 @@ namespace mp {
 
 namespace {
 
-constexpr size_t no_limit = static_cast<size_t>(-1) / 2;
 constexpr size_t least_shared = 8;  // tokens more than a lane's own for which it gives those up for another's
 constexpr size_t least_parked = 32; // tokens that are worth keeping
 
@@ -16,7 +16,7 @@ constexpr size_t least_parked = 32; // tokens that are worth keeping
 
 Pool::Pool(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
     : embeddings_(embeddings), embedding_scale_(embedding_scale), cells_(std::make_shared<Cells>(ctx)),
-      sizes_{1, 0, no_limit, context().n_batch(), 0}, learned_(std::make_shared<Learned>(context().n_vocab())) {
+      sizes_{1, 0, context().n_batch(), context().n_batch(), 0}, learned_(std::make_shared<Learned>(context().n_vocab())) {
     add_lanes();
 }
 
@@ -99,7 +99,7 @@ std::vector<Outcome> Pool::pass(const std::vector<size_t> & lanes) {
     for (const size_t lane : lanes) {
         lanes_.at(lane)->start_pass();
     }
-    lay_out_rows(parts, is_shared() ? std::min(sizes_.rows, cells_->n_free()) : no_limit, sizes_.piece);
+    lay_out_rows(parts, is_shared() ? std::min(sizes_.rows, cells_->n_free()) : sizes_.rows, sizes_.piece);
     for (Parts & some : group(parts)) {
         float * embd = embed(some);
         drop_failed(some);
@@ -335,6 +335,7 @@ double Pool::decode_rows(Parts & parts, float * embd) {
     double decode_ms = 0.0;
     try {
         decode_ms = context().decode(joined, has_masks ? embd : nullptr);
+        splits_one_row_ = cpu_kernels::ggml_attends();
     } catch (...) {
         if (has_spare) {
             cells_->cut(cells_->spare_id(), 0);
@@ -350,7 +351,7 @@ double Pool::decode_rows(Parts & parts, float * embd) {
 
 // Whether these parts are one row that would be computed otherwise than beside another.
 bool Pool::needs_padding(const Parts & parts) const {
-    return parts.size() == 1 && parts.front().lane->block().n_rows() == 1 && sizes_.pad_from > 0 &&
+    return parts.size() == 1 && parts.front().lane->block().n_rows() == 1 && splits_one_row_ && sizes_.pad_from > 0 &&
            cells_->n_used() >= sizes_.pad_from && cells_->n_free() > 1;
 }
 
@@ -370,31 +371,7 @@ void Pool::take(Parts & parts, double decode_ms) {
             }
         }
     }
-    observe(parts, n_rows, decode_ms);
-}
-
-// What the pass has cost, for each market that it was a pass of.
-void Pool::observe(const Parts & parts, size_t n_rows, double decode_ms) {
-    const bool has_pieces = std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.is_piece; });
-    size_t n_tokens = 0;
-    std::vector<Market *> markets;
-    for (const Part & part : parts) {
-        if (part.is_out || part.is_piece) {
-            continue;
-        }
-        n_tokens += static_cast<size_t>(part.lane->report().n_tokens);
-        Market * market = &part.lane->market();
-        if (part.lane->drafter().proposes() && std::find(markets.begin(), markets.end(), market) == markets.end()) {
-            markets.push_back(market);
-        }
-    }
-    for (Market * market : markets) {
-        if (has_pieces) {
-            market->prices().observe_prompts(n_rows, decode_ms);
-        } else {
-            market->prices().observe(n_rows, n_tokens, decode_ms);
-        }
-    }
+    observe_costs(parts, n_rows, decode_ms);
 }
 
 } // namespace mp

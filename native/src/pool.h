@@ -20,7 +20,7 @@ struct PoolSizes {
     size_t n_ids;    // sequences of each lane: most leaves of a block
     size_t rows;     // most rows of a pass
     size_t piece;    // rows that a pass with pieces of prompts should have
-    size_t pad_from; // a pass of one row gets one beside it when more cells are in use; 0: never
+    size_t pad_from; // a pass of one row gets one beside it when more cells are in use, if ggml attends; 0: never
 };
 
 class Pool {
@@ -71,7 +71,6 @@ private:
     bool needs_padding(const Parts & parts) const;
     void start_over(Parts & parts);
     void take(Parts & parts, double decode_ms);
-    static void observe(const Parts & parts, size_t n_rows, double decode_ms);
 
     Embeddings * embeddings_;
     float embedding_scale_;
@@ -84,6 +83,7 @@ private:
     uint64_t n_begun_ = 0;
     int64_t n_compactions_ = 0;
     Parking parking_{has_states()};
+    bool splits_one_row_ = true; // attention does, as far as is known
     std::vector<float> embd_; // of the rows in decode, [rows, n_embd_inp]
 };
 

@@ -134,8 +134,18 @@ Claim claim(const State & s, const ggml::Tensor & op) {
     return (s.for_prompts.load() >> index & 1u) != 0 ? Claim{index, true} : Claim{};
 }
 
+// Attentions of the graphs that this thread has planned.
+struct Attentions {
+    bool has_ours = false;
+    bool has_ggmls = false;
+};
+thread_local Attentions planned;
+
 Claim claim_and_mark(const State & s, const ggml::Tensor * op) {
     const Claim found = claim(s, *op);
+    if (op->op == s.op_attention) {
+        (found.index < 0 ? planned.has_ggmls : planned.has_ours) = true;
+    }
     const_cast<ggml::Tensor *>(op)->op_params[mark_at] =
         found.index < 0 ? 0 : mark_base + 1 + found.index + (found.as_prompt ? prompt_bit : 0);
     return found;
@@ -320,6 +330,12 @@ void allow(uint32_t entries, uint32_t for_prompts) {
 }
 
 uint32_t allowed() { return state().allowed; }
+
+bool ggml_attends() {
+    const bool answer = planned.has_ggmls || !planned.has_ours;
+    planned = {};
+    return answer;
+}
 
 int64_t n_used(size_t index) { return entry(index) == nullptr ? 0 : state().n_used[index].load(); }
 

@@ -50,6 +50,10 @@ uint32_t allowed();
 // Products that the i-th entry has computed.
 int64_t n_used(size_t index);
 
+// Whether ggml's own attention is in the graphs that this thread has planned since it was asked last, or none of ours:
+// with several threads that one parts the keys of a single row among them, and rounds otherwise.
+bool ggml_attends();
+
 // Whether passes use kernels: by thread (1, 0, as_prompt, or -1 for the default), and the default. As a prompt products
 // are computed by the kernels for prompts alone, whatever their rows, so that their bits do not go by it.
 constexpr int as_prompt = 2;

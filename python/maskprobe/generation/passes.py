@@ -1,7 +1,8 @@
 """Passes for several generations at once: one thread makes them, each for all that are ready.
 
 Knows threads and lanes; what a pass does is the core's. All calls of the core for lanes of one pool go through here,
-one at a time. Passes are always made by the same thread, as helpers of several would be in each other's way.
+one at a time. A generation alone makes its passes itself. Those of several are made by one thread, as helpers of
+several threads would be in each other's way.
 """
 
 from __future__ import annotations
@@ -36,19 +37,29 @@ class _Wish:
     is_given_up: bool = False  # nobody waits for it any more
 
 
+@dataclass(eq=False)
+class _Hold:
+    """Of the core, by one thread at a time."""
+
+    makes_pass: bool
+    thread: int = field(default_factory=threading.get_ident)
+
+
 class Passes:
     """One pass at a time for the lanes of a pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._pid = os.getpid()
-        self._core = threading.Lock()  # held by whoever calls the core
         self._changed = threading.Condition()
+        self._hold: _Hold | None = None  # of whoever calls the core
+        self._visitors: set[_Hold] = set()  # who want the core for something else than passes; they go first
+        self._playing: set[int] = set()  # lanes that have wished for a pass and not left
         self._wishes: dict[int, _Wish] = {}  # by lane
         self._expected: dict[int, int] = {}  # lanes that are about to come back, and the threads they were in
-        self._maker: threading.Thread | None = None  # from the first wish on
+        self._has_maker = False  # from the first wish of several on
+        self._is_rested = True  # the maker has no helpers
         self._is_closed = False
-        self._visitors: set[object] = set()  # who want the core for something else
         self._patience = _LEAST_PATIENCE
         self.n_made = 0
 
@@ -56,7 +67,7 @@ class Passes:
         """Ends the thread, which makes no pass any more; nobody may be generating."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -65,17 +76,17 @@ class Passes:
             yield
             return
         self.check_thread()
-        visitor = object()
+        hold = _Hold(makes_pass=False)
         try:  # Ctrl-C may come up anywhere here; a visitor that stayed behind would hold up everybody
             with self._changed:
-                self._visitors.add(visitor)
-            with self._core:
+                self._visitors.add(hold)
+            with self._holding(hold):
                 yield
         finally:
             release_threads()  # of whoever has computed here, as costs are measured
             with self._changed:
-                self._visitors.discard(visitor)
-                self._changed.notify()
+                self._visitors.discard(hold)
+                self._changed.notify_all()
 
     def step(self, lane: int, out: Pass) -> None:
         """A pass for a lane, and for all others that are ready. Without rows if the lane has to wait for room.
@@ -85,16 +96,44 @@ class Passes:
             BusyError: what is called within a pass has called this.
         """
         self.check_thread()
+        with self._changed:
+            self._playing.add(lane)
+            if len(self._playing) == 1:
+                self._expected.pop(lane, None)
+                self._changed.notify_all()  # the maker may rest
+        hold = _Hold(makes_pass=True)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._playing) > 1 or self._is_free())
+                if len(self._playing) == 1:
+                    self._hold = hold
+            error = self._step_alone(lane, out) if self._hold is hold else self._step_with_others(lane, out)
+        finally:
+            self._let_go(hold)
+        if error is not None:
+            raise error
+
+    def _is_free(self) -> bool:
+        """Whether a generation alone may have the core."""
+        return self._hold is None and not self._visitors and self._is_rested
+
+    def _step_alone(self, lane: int, out: Pass) -> BaseException | None:
+        error = self._pool.step([lane], [out])[0]
+        self.n_made += out.n_rows > 0
+        return error
+
+    def _step_with_others(self, lane: int, out: Pass) -> BaseException | None:
+        release_threads()  # of when it was alone
         wish = _Wish(out)
         try:
             with self._changed:
-                if self._maker is None:
+                if not self._has_maker:
+                    self._has_maker = True
                     # A process must be able to end whatever the model does.
-                    self._maker = threading.Thread(target=self._make_passes, name="maskprobe-passes", daemon=True)
-                    self._maker.start()
+                    threading.Thread(target=self._make_passes, name="maskprobe-passes", daemon=True).start()
                 self._wishes[lane] = wish
                 self._expected.pop(lane, None)
-                self._changed.notify()
+                self._changed.notify_all()
             wish.met.wait()
         except BaseException:
             with self._changed:  # interrupted; a pass that takes part already ends by itself
@@ -102,20 +141,37 @@ class Passes:
                 if self._wishes.get(lane) is wish:
                     del self._wishes[lane]
             raise
-        if wish.error is not None:
-            raise wish.error
+        return wish.error
 
     def leave(self, lane: int) -> None:
         """The lane's generation is over: nobody waits for it."""
         if os.getpid() == self._pid:
             with self._changed:
                 self._expected.pop(lane, None)
-                self._changed.notify()
+                self._playing.discard(lane)
+                self._changed.notify_all()
 
     def check_thread(self) -> None:
         """Raises BusyError if what is called within a pass calls this: it would wait for itself."""
-        if threading.current_thread() is self._maker:
+        hold = self._hold
+        if hold is not None and hold.makes_pass and hold.thread == threading.get_ident():
             raise BusyError("what is called within a pass, as logits processors are, cannot generate itself")
+
+    @contextmanager
+    def _holding(self, hold: _Hold) -> Iterator[None]:
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._hold is None)
+                self._hold = hold
+            yield
+        finally:
+            self._let_go(hold)
+
+    def _let_go(self, hold: _Hold) -> None:
+        with self._changed:
+            if self._hold is hold:
+                self._hold = None
+                self._changed.notify_all()
 
     # --- the thread that makes passes -----------------------------------------------------------------
 
@@ -124,7 +180,7 @@ class Passes:
             start = time.perf_counter()
             errors: Sequence[BaseException | None]
             try:
-                with self._core:
+                with self._holding(_Hold(makes_pass=True)):
                     errors = self._pool.step(list(wishes), [wish.out for wish in wishes.values()])
             except BaseException as error:
                 errors = [error] * len(wishes)
@@ -139,7 +195,10 @@ class Passes:
             while not self._wishes and not self._is_closed:
                 if not self._expected:
                     release_threads()
+                    self._is_rested = True
+                    self._changed.notify_all()
                 self._changed.wait()
+            self._is_rested = False
             self._wait_for_others()
             wishes, self._wishes = self._wishes, {}
             return {} if self._is_closed else wishes
