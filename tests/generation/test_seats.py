@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,29 @@ def test_one_generation_is_enough_to_keep_others_from_the_whole_object(tiny: Cal
 def test_nobody_waits_for_who_has_gone(tiny: Callable[..., MaskProbeLlama]) -> None:
     """A pass waits a little for those who took part in the last one, unless their generations are over."""
     llm = tiny(n_parallel=2)
-    stream = llm.stream(TEXT, max_tokens=30)
-    next(stream)
+    streams = [llm.stream(TEXT, max_tokens=30) for _ in range(2)]
+    for stream in streams:
+        next(stream)
     passes = llm.engine.seats._passes
     assert passes is not None
-    assert len(passes._expected) == 1
-    stream.close()
+    assert len(passes._expected) == 1  # the first has made its pass itself, as nobody else was there
+    for stream in streams:
+        stream.close()
     assert passes._expected == {}
+
+
+def test_who_is_left_alone_goes_on_alone(tiny: Callable[..., MaskProbeLlama]) -> None:
+    """With others, then without them, and with others again: each pass is made by one thread or the other."""
+    llm = tiny(n_parallel=2)
+    expected = llm.generate(TEXT, max_tokens=30, temperature=0.0).tokens
+    stream, other = (llm.stream(TEXT, max_tokens=30, temperature=0.0) for _ in range(2))
+    tokens = next(stream).tokens + next(stream).tokens
+    next(other)
+    tokens += next(stream).tokens
+    other.close()
+    for _ in range(3):
+        tokens += next(stream).tokens
+    with closing(llm.stream(TEXT, max_tokens=30, temperature=0.0)) as other:
+        next(other)
+        tokens += [token for chunk in stream for token in chunk.tokens]
+    assert tokens == expected
