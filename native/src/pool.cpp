@@ -16,7 +16,8 @@ constexpr size_t least_parked = 32; // tokens that are worth keeping
 
 Pool::Pool(llama_context * ctx, Embeddings * embeddings, float embedding_scale)
     : embeddings_(embeddings), embedding_scale_(embedding_scale), cells_(std::make_shared<Cells>(ctx)),
-      sizes_{1, 0, context().n_batch(), context().n_batch(), 0}, learned_(std::make_shared<Learned>(context().n_vocab())) {
+      sizes_{1, 0, context().n_batch(), context().n_batch(), 0},
+      learned_(std::make_shared<Learned>(context().n_vocab())) {
     add_lanes();
 }
 

@@ -84,7 +84,7 @@ private:
     int64_t n_compactions_ = 0;
     Parking parking_{has_states()};
     bool splits_one_row_ = true; // attention does, as far as is known
-    std::vector<float> embd_; // of the rows in decode, [rows, n_embd_inp]
+    std::vector<float> embd_;    // of the rows in decode, [rows, n_embd_inp]
 };
 
 } // namespace mp
