@@ -8,7 +8,6 @@
 namespace mp::kernels::MP_KERNEL_SET {
 
 constexpr int keys_per_block = FloatLanes::lanes;
-constexpr uint16_t hidden = 0xfc00; // -infinity in a mask
 
 // Half floats, in the order of ggml_vec_dot_f16: four sums take turns along a head.
 template <int Size> struct F16Keys {

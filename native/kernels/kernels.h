@@ -76,6 +76,7 @@ struct HeadCache {
 };
 
 constexpr int most_queries = 8;
+constexpr uint16_t hidden = 0xfc00; // in a mask: -infinity
 constexpr int largest_head = 512;
 
 // Attention of some queries over a head's cache.

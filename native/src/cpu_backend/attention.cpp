@@ -64,12 +64,11 @@ private:
     }
 
     static bool are_alike(const uint16_t * a, const uint16_t * b, int64_t n_keys) {
-        constexpr uint16_t hidden = 0xfc00;
         int32_t n_both = 0;
         int32_t n_either = 0;
         for (int64_t i = 0; i < n_keys; ++i) {
-            n_both += static_cast<int32_t>(a[i] != hidden) & static_cast<int32_t>(b[i] != hidden);
-            n_either += static_cast<int32_t>(a[i] != hidden) | static_cast<int32_t>(b[i] != hidden);
+            n_both += static_cast<int32_t>(a[i] != kernels::hidden) & static_cast<int32_t>(b[i] != kernels::hidden);
+            n_either += static_cast<int32_t>(a[i] != kernels::hidden) | static_cast<int32_t>(b[i] != kernels::hidden);
         }
         return 2 * n_both >= n_either;
     }

@@ -96,14 +96,13 @@ class Passes:
             BusyError: what is called within a pass has called this.
         """
         self.check_thread()
-        with self._changed:
-            self._playing.add(lane)
-            if len(self._playing) == 1:
-                self._expected.pop(lane, None)
-                self._changed.notify_all()  # the maker may rest
         hold = _Hold(makes_pass=True)
         try:
             with self._changed:
+                self._playing.add(lane)
+                if len(self._playing) == 1:
+                    self._expected.pop(lane, None)
+                    self._changed.notify_all()  # the maker may rest
                 self._changed.wait_for(lambda: len(self._playing) > 1 or self._is_free())
                 if len(self._playing) == 1:
                     self._hold = hold
