@@ -1,8 +1,8 @@
 """How much sooner are several users answered together than one after the other, plainly and with drafts?
 
 Rounds of one answer to each of the users' questions: one after the other on an object of its own, then together on one
-with as many lanes; plain and with drafts, in turn; and by llama-server with as many slots, if it is named. Each round
-asks new questions. Ratios are of tokens per second, and medians of the rounds. With --size the model has the shape of a
+with as many lanes, then one after the other on that one too; plain and with drafts, in turn; and by llama-server with as
+many slots, if it is named. Each round asks new questions. Ratios are of tokens per second, and medians of the rounds. With --size the model has the shape of a
 Qwen3 and random weights: good for what passes cost, not for what drafts bring.
 
 python bench/together.py --users 4 --rounds 5
@@ -111,16 +111,20 @@ class Ways:
     def all(self, prompts: list[list[int]]) -> Iterator[tuple[str, Callable[[], int]]]:
         """By name, what answers all prompts and tells how many tokens that were."""
         for mode, speculate in MODES.items():
-            yield f"one by one, {mode}", lambda speculate=speculate: self._one_by_one(prompts, speculate)
+            yield f"one by one, {mode}", lambda speculate=speculate: self._one_by_one(self._alone, prompts, speculate)
             yield f"together, {mode}", lambda speculate=speculate: self._together(prompts, speculate)
+            yield (
+                f"one by one on as many lanes, {mode}",
+                lambda speculate=speculate: self._one_by_one(self._shared, prompts, speculate),
+            )
         if self._server is not None:
             yield "llama-server, as many slots", lambda: self._by_server(prompts)
 
     def _options(self, speculate: bool | None) -> Any:
         return {"max_tokens": self._max_tokens, "temperature": 0.0, "speculate": speculate, "cache_prompt": False}
 
-    def _one_by_one(self, prompts: list[list[int]], speculate: bool | None) -> int:
-        return sum(len(self._alone.generate(prompt, **self._options(speculate)).tokens) for prompt in prompts)
+    def _one_by_one(self, llm: MaskProbeLlama, prompts: list[list[int]], speculate: bool | None) -> int:
+        return sum(len(llm.generate(prompt, **self._options(speculate)).tokens) for prompt in prompts)
 
     def _together(self, prompts: list[list[int]], speculate: bool | None) -> int:
         finished = list(self._shared.generate_many(prompts, **self._options(speculate)))

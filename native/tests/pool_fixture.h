@@ -4,7 +4,26 @@
 #include "pool.h"
 #include "session_fixture.h"
 
+#include <map>
+
 namespace mp::test {
+
+// Models whose text repeats, so that drafts come true.
+inline MockLlama repeating(uint32_t n_ctx) {
+    MockLlama model;
+    model.resize(n_ctx);
+    model.n_remembered = 2;
+    model.rank_of_truth = [](int32_t pos, size_t mask) { return (pos * 7 + static_cast<int32_t>(mask) * 3) % 4 - 1; };
+    return model;
+}
+
+inline MockLlama with_states(uint32_t n_ctx, uint32_t n_snapshots = 8) {
+    MockLlama model = repeating(n_ctx);
+    model.kind = MockMemory::snapshots;
+    model.n_snapshots = n_snapshots;
+    model.resize(n_ctx);
+    return model;
+}
 
 // A mock with room for the lanes' sequences and for the two that are nobody's, which have no recurrent states.
 inline MockLlama shared_by_lanes(MockLlama model, const PoolSizes & sizes) {
@@ -95,6 +114,34 @@ inline bool take(Running & running, const Outcome & outcome) {
     running.tokens.insert(running.tokens.end(), outcome.pass->tokens, outcome.pass->tokens + outcome.pass->n_tokens);
     return CHECK(running.tokens.size() <= running.plain.size() &&
                  std::equal(running.tokens.begin(), running.tokens.end(), running.plain.begin()));
+}
+
+inline std::vector<size_t> lanes_of(const std::map<size_t, Running> & running) {
+    std::vector<size_t> lanes;
+    for (const auto & [lane, one] : running) {
+        lanes.push_back(lane);
+    }
+    return lanes;
+}
+
+// Passes for all lanes that run until each has ended.
+inline void run_all(PoolBench & bench, std::map<size_t, Running> & running) {
+    for (int n = 0; !running.empty() && n < 2000; ++n) {
+        const std::vector<size_t> lanes = lanes_of(running);
+        const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
+        for (size_t i = 0; i < lanes.size(); ++i) {
+            Running & one = running[lanes[i]];
+            if (!CHECK(!outcomes[i].error) || !take(one, outcomes[i])) {
+                return;
+            }
+            if (one.is_done()) {
+                bench.pool.lane(lanes[i]).end();
+                running.erase(lanes[i]);
+            }
+        }
+        check_pool(bench);
+    }
+    CHECK(running.empty());
 }
 
 } // namespace mp::test

@@ -4,20 +4,10 @@
 #include "error.h"
 #include "pool_fixture.h"
 
-#include <map>
-
 using namespace mp;
 using namespace mp::test;
 
 namespace {
-
-MockLlama repeating(uint32_t n_ctx) {
-    MockLlama model;
-    model.resize(n_ctx);
-    model.n_remembered = 2; // text that repeats, so that drafts come true
-    model.rank_of_truth = [](int32_t pos, size_t mask) { return (pos * 7 + static_cast<int32_t>(mask) * 3) % 4 - 1; };
-    return model;
-}
 
 constexpr PoolSizes four{4, 8, 24, 8, 0};
 
@@ -29,29 +19,6 @@ Speculation any_speculation(std::mt19937 & rng, const MockLlama & model) {
     case 3: return mixed(model, 0, 12, 0.1f * static_cast<float>(below(rng, 5)));
     default: return mixed(model, 2, 16, 0.05f);
     }
-}
-
-// Passes for all lanes that run until each has ended.
-void run_all(PoolBench & bench, std::map<size_t, Running> & running) {
-    for (int n = 0; !running.empty() && n < 2000; ++n) {
-        std::vector<size_t> lanes;
-        for (const auto & [lane, one] : running) {
-            lanes.push_back(lane);
-        }
-        const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-        for (size_t i = 0; i < lanes.size(); ++i) {
-            Running & one = running[lanes[i]];
-            if (!CHECK(!outcomes[i].error) || !take(one, outcomes[i])) {
-                return;
-            }
-            if (one.is_done()) {
-                bench.pool.lane(lanes[i]).end();
-                running.erase(lanes[i]);
-            }
-        }
-        check_pool(bench);
-    }
-    CHECK(running.empty());
 }
 
 // Requests come and go in random lanes, with prompts that go on from one another; some are given up. The memory is too
@@ -99,7 +66,7 @@ void lanes_come_and_go() {
                 running.erase(lane);
             }
             std::vector<size_t> lanes;
-            for (const auto & [i, one] : running) {
+            for (const size_t i : lanes_of(running)) {
                 if (below(rng, 4) > 0) {
                     lanes.push_back(i);
                 }
@@ -302,123 +269,6 @@ void parking_keeps_the_latest() {
     CHECK_EQ(parking.most_common({7}), size_t{1});
 }
 
-// llama_decode fails at any call, with any code: a pass that fails for all is made for each alone, so nobody loses
-// anything; what fails alone too is that lane's loss only.
-void failures_are_one_lanes() {
-    const MockLlama model = repeating(160);
-    size_t n_lost = 0;
-    for (const int32_t code : {1, 2, -1, -2, -3}) {
-        for (size_t call = 0; call < 40; call += 3) {
-            for (const size_t n_more : {0, 1, 2}) {
-                const Scope scope("code " + std::to_string(code) + " at call " + std::to_string(call));
-                PoolBench bench(model, four);
-                for (size_t i = 0; i <= n_more; ++i) {
-                    bench.llama.decode_codes[call + i] = code;
-                }
-                std::vector<Running> running(4);
-                std::mt19937 rng(static_cast<uint32_t>(call));
-                for (size_t lane = 0; lane < 4; ++lane) {
-                    running[lane].prompt = random_tokens(rng, 4 + 5 * lane, model.n_vocab);
-                    running[lane].sampler.seed = lane;
-                    begin(bench, lane, running[lane],
-                          lane == 1 ? Speculation() : mixed(bench.llama, lane == 2 ? 2 : 0, 12, 0.1f), 25, false);
-                }
-                size_t n_failed = 0;
-                size_t n_alone = 0;
-                std::vector<size_t> lanes{0, 1, 2, 3};
-                while (!lanes.empty()) {
-                    const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-                    std::vector<size_t> left;
-                    for (size_t i = 0; i < lanes.size(); ++i) {
-                        Running & one = running[lanes[i]];
-                        if (outcomes[i].error) {
-                            ++n_failed;
-                            n_alone += lanes.size() == 1;
-                            CHECK_ERROR(MP_ERROR_DECODE, "llama_decode", std::rethrow_exception(outcomes[i].error));
-                            CHECK_EQ(one.sampler.draws.size(), one.tokens.size());
-                            continue;
-                        }
-                        if (!take(one, outcomes[i])) {
-                            return;
-                        }
-                        if (!one.is_done()) {
-                            left.push_back(lanes[i]);
-                        }
-                    }
-                    lanes = left;
-                    check_pool(bench);
-                }
-                CHECK(n_failed <= n_more + n_alone); // the first of them failed for all, and then for nobody
-                n_lost += n_failed;
-            }
-        }
-    }
-    CHECK(n_lost > 50);
-}
-
-// Missing logits and samplers that rule everything out.
-void bad_rows_are_one_lanes() {
-    const MockLlama model = repeating(200);
-    size_t n_failed = 0;
-    for (size_t call = 0; call < 120; call += 2) {
-        const Scope scope("logits call " + std::to_string(call));
-        PoolBench bench(model, four);
-        bench.llama.null_logits = {call};
-        std::vector<Running> running(4);
-        for (size_t lane = 0; lane < 4; ++lane) {
-            running[lane].prompt = {static_cast<int32_t>(lane), 8, 9, 8, 9, 8};
-            if (call % 4 == 0 && lane == 1) {
-                running[lane].sampler.n_allowed = call / 8;
-            }
-            begin(bench, lane, running[lane], mixed(bench.llama, lane == 2 ? 1 : 0, 12, 0.1f), 25, false);
-        }
-        std::vector<size_t> lanes{0, 1, 2, 3};
-        size_t n_lost = 0;
-        while (!lanes.empty()) {
-            const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-            std::vector<size_t> left;
-            for (size_t i = 0; i < lanes.size(); ++i) {
-                if (outcomes[i].error) {
-                    ++n_lost;
-                    CHECK(!bench.lane(lanes[i]).goes_on());
-                    continue;
-                }
-                if (!take(running[lanes[i]], outcomes[i])) {
-                    return;
-                }
-                if (!running[lanes[i]].is_done()) {
-                    left.push_back(lanes[i]);
-                }
-            }
-            lanes = left;
-            check_pool(bench);
-        }
-        CHECK(n_lost <= 2);
-        n_failed += n_lost;
-        // A lane that has failed begins again.
-        bench.llama.null_logits.clear();
-        std::map<size_t, Running> again;
-        again[1].prompt = running[1].prompt;
-        begin(bench, 1, again[1], Speculation(), 10, true);
-        run_all(bench, again);
-    }
-    CHECK(n_failed > 50);
-}
-
-// States that llama.cpp does not take back when the cells are packed: the tokens are decoded again.
-void cells_that_cannot_be_packed() {
-    const MockLlama model = repeating(90);
-    PoolBench bench(model, four);
-    bench.llama.can_load = false;
-    std::map<size_t, Running> running;
-    for (size_t lane = 0; lane < 3; ++lane) {
-        running[lane].prompt = {static_cast<int32_t>(lane), 8, 9, 8, 9, 8};
-        begin(bench, lane, running[lane], mixed(bench.llama, 0, 10, 0.02f), 30, false);
-    }
-    run_all(bench, running);
-    CHECK(bench.pool.n_compactions() > 0);
-}
-
 // One lane alone leaves nothing behind, so it fills the whole cache without ever packing it.
 void a_lane_alone_frees_its_cells() {
     const MockLlama model = repeating(100);
@@ -483,9 +333,6 @@ int main() {
     run("texts that begin alike", texts_that_begin_alike);
     run("conversations are parked", conversations_are_parked);
     run("parking keeps the latest", parking_keeps_the_latest);
-    run("failures are one lane's", failures_are_one_lanes);
-    run("bad rows are one lane's", bad_rows_are_one_lanes);
-    run("cells that cannot be packed", cells_that_cannot_be_packed);
     run("a lane alone frees its cells", a_lane_alone_frees_its_cells);
     run("lone rows are padded", lone_rows_are_padded);
     run("what does not fit is refused", what_does_not_fit_is_refused);

@@ -3,53 +3,12 @@
 #include "error.h"
 #include "pool_fixture.h"
 
-#include <map>
-
 using namespace mp;
 using namespace mp::test;
 
 namespace {
 
-MockLlama with_states(uint32_t n_ctx, uint32_t n_snapshots = 8) {
-    MockLlama model;
-    model.kind = MockMemory::snapshots;
-    model.n_snapshots = n_snapshots;
-    model.resize(n_ctx);
-    model.n_remembered = 2; // text that repeats, so that drafts come true
-    model.rank_of_truth = [](int32_t pos, size_t mask) { return (pos * 7 + static_cast<int32_t>(mask) * 3) % 4 - 1; };
-    return model;
-}
-
 constexpr PoolSizes four{4, 1, 24, 8, 0};
-
-// What a pass has left of them.
-std::vector<size_t> lanes_of(const std::map<size_t, Running> & running) {
-    std::vector<size_t> lanes;
-    for (const auto & [lane, one] : running) {
-        lanes.push_back(lane);
-    }
-    return lanes;
-}
-
-// Passes for all lanes that run until each has ended.
-void run_all(PoolBench & bench, std::map<size_t, Running> & running) {
-    for (int n = 0; !running.empty() && n < 2000; ++n) {
-        const std::vector<size_t> lanes = lanes_of(running);
-        const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-        for (size_t i = 0; i < lanes.size(); ++i) {
-            Running & one = running[lanes[i]];
-            if (!CHECK(!outcomes[i].error) || !take(one, outcomes[i])) {
-                return;
-            }
-            if (one.is_done()) {
-                bench.pool.lane(lanes[i]).end();
-                running.erase(lanes[i]);
-            }
-        }
-        check_pool(bench);
-    }
-    CHECK(running.empty());
-}
 
 Speculation any_speculation(std::mt19937 & rng, const MockLlama & model) {
     switch (below(rng, 3)) {
@@ -227,54 +186,6 @@ void prompts_go_on() {
     CHECK(bench.pool.parking().size() >= 2);
 }
 
-// llama_decode fails at any call, with any code. All states are lost then, so everybody's tokens are decoded again;
-// only who fails alone has lost its generation.
-void failures_are_one_lanes() {
-    const MockLlama model = with_states(160);
-    size_t n_lost = 0;
-    for (const int32_t code : {1, 2, -1, -2, -3}) {
-        for (size_t call = 0; call < 40; call += 3) {
-            for (const size_t n_more : {0, 1, 2}) {
-                const Scope scope("code " + std::to_string(code) + " at call " + std::to_string(call));
-                PoolBench bench(model, four);
-                for (size_t i = 0; i <= n_more; ++i) {
-                    bench.llama.decode_codes[call + i] = code;
-                }
-                std::map<size_t, Running> running;
-                std::mt19937 rng(static_cast<uint32_t>(call));
-                for (size_t lane = 0; lane < 4; ++lane) {
-                    running[lane].prompt = random_tokens(rng, 4 + 5 * lane, model.n_vocab);
-                    running[lane].sampler.seed = lane;
-                    begin(bench, lane, running[lane],
-                          lane == 1 ? Speculation() : mixed(bench.llama, lane == 2 ? 2 : 0, 12, 0.1f), 25, false);
-                }
-                size_t n_failed = 0;
-                while (!running.empty()) {
-                    const std::vector<size_t> lanes = lanes_of(running);
-                    const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-                    for (size_t i = 0; i < lanes.size(); ++i) {
-                        Running & one = running[lanes[i]];
-                        if (outcomes[i].error) {
-                            ++n_failed;
-                            CHECK_ERROR(MP_ERROR_DECODE, "llama_decode", std::rethrow_exception(outcomes[i].error));
-                            CHECK_EQ(one.sampler.draws.size(), one.tokens.size());
-                            running.erase(lanes[i]);
-                        } else if (!take(one, outcomes[i])) {
-                            return;
-                        } else if (one.is_done()) {
-                            running.erase(lanes[i]);
-                        }
-                    }
-                    check_pool(bench);
-                }
-                CHECK(n_failed <= n_more + 1);
-                n_lost += n_failed;
-            }
-        }
-    }
-    CHECK(n_lost > 50);
-}
-
 // What two lanes fail at together they do not fail at again together: the one that is to blame fails alone.
 void the_one_to_blame_fails_alone() {
     const MockLlama model = with_states(400);
@@ -304,62 +215,6 @@ void the_one_to_blame_fails_alone() {
             CHECK_EQ(row.sequences, bench.llama.history[i][0].sequences);
         }
     }
-}
-
-// Missing logits and samplers that rule everything out.
-void bad_rows_are_one_lanes() {
-    const MockLlama model = with_states(200);
-    size_t n_failed = 0;
-    for (size_t call = 0; call < 120; call += 2) {
-        const Scope scope("logits call " + std::to_string(call));
-        PoolBench bench(model, four);
-        bench.llama.null_logits = {call};
-        std::map<size_t, Running> running;
-        for (size_t lane = 0; lane < 4; ++lane) {
-            running[lane].prompt = {static_cast<int32_t>(lane), 8, 9, 8, 9, 8};
-            if (call % 4 == 0 && lane == 1) {
-                running[lane].sampler.n_allowed = call / 8;
-            }
-            begin(bench, lane, running[lane], mixed(bench.llama, lane == 2 ? 1 : 0, 12, 0.1f), 25, false);
-        }
-        size_t n_lost = 0;
-        while (!running.empty()) {
-            const std::vector<size_t> lanes = lanes_of(running);
-            const std::vector<Outcome> outcomes = bench.pool.pass(lanes);
-            for (size_t i = 0; i < lanes.size(); ++i) {
-                if (outcomes[i].error) {
-                    ++n_lost;
-                    running.erase(lanes[i]);
-                } else if (!take(running[lanes[i]], outcomes[i])) {
-                    return;
-                } else if (running[lanes[i]].is_done()) {
-                    running.erase(lanes[i]);
-                }
-            }
-            check_pool(bench);
-        }
-        CHECK(n_lost <= 2);
-        n_failed += n_lost;
-        bench.llama.null_logits.clear();
-        running[1].prompt = {1, 8, 9};
-        begin(bench, 1, running[1], Speculation(), 10, true);
-        run_all(bench, running);
-    }
-    CHECK(n_failed > 50);
-}
-
-// States that llama.cpp does not take back when the cells are packed: the tokens are decoded again.
-void cells_that_cannot_be_packed() {
-    const MockLlama model = with_states(90);
-    PoolBench bench(model, four);
-    bench.llama.can_load = false;
-    std::map<size_t, Running> running;
-    for (size_t lane = 0; lane < 3; ++lane) {
-        running[lane].prompt = {static_cast<int32_t>(lane), 8, 9, 8, 9, 8};
-        begin(bench, lane, running[lane], mixed(bench.llama, 0, 10, 0.02f), 30, false);
-    }
-    run_all(bench, running);
-    CHECK(bench.pool.n_compactions() > 0);
 }
 
 // A decode of one row gets one behind it where the cache is long, which leaves no trace.
@@ -399,10 +254,7 @@ int main() {
     run("texts go together", texts_go_together);
     run("prompts come in pieces", prompts_come_in_pieces_beside_others);
     run("prompts go on", prompts_go_on);
-    run("failures are one lane's", failures_are_one_lanes);
     run("the one to blame fails alone", the_one_to_blame_fails_alone);
-    run("bad rows are one lane's", bad_rows_are_one_lanes);
-    run("cells that cannot be packed", cells_that_cannot_be_packed);
     run("lone rows are padded", lone_rows_are_padded);
     run("what does not fit is refused", what_does_not_fit_is_refused);
     return finish();

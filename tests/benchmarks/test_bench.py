@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,42 @@ def test_llama_cpps_programs_are_read(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho no such model\nexit 1\n")
     with pytest.raises(opponents.OpponentError, match="ended with 1: no such model"):
         start().generate([1, 2, 3], 32)
+
+
+# llama-server as far as the benchmark goes: each answer is 7 8, and as a third token the end, if there is room.
+STAND_IN = """#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer({{}})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        tokens = [7, 8, 2][: asked["n_predict"]]
+        timings = {{"prompt_n": 3, "prompt_ms": 1.0, "predicted_n": len(tokens), "predicted_ms": 6.0}}
+        stop = "eos" if tokens[-1] == 2 else "limit"
+        self.answer({{"content": "ab", "tokens": tokens, "stop_type": stop, "timings": timings}})
+
+    def answer(self, body):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_the_end_is_no_token_of_llama_servers_answers(tmp_path: Path) -> None:
+    """Nor of ours: answers that end are held to be equal."""
+    program = tmp_path / "llama-server"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    with closing(opponents.LlamaServer(program, tmp_path / "m.gguf", (), n_ctx=512, n_threads=1)) as server:
+        for most, reason in ((2, "length"), (5, "stop")):
+            out = server.generate([1, 2, 3], most)
+            assert (out.tokens, out.finish_reason) == ([7, 8], reason)
 
 
 def run_paper(prompts: Path, model: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,21 @@ def test_json_has_the_text_and_its_figures(model: str, llm: MaskProbeLlama) -> N
     assert result["stats"]["predicted_n"] == 12
     assert result["stats"]["acceptance_length"] >= 1.0
     assert (result["plain"]["passes"], result["plain"]["acceptance_length"]) == (11, 1.0)
+
+
+@pytest.mark.parametrize(("worth_it", "n_lines"), [(0.0, 1), (1e9, 2)], ids=["gain", "no gain"])
+def test_where_there_is_no_gain_stands_why(
+    model: str, monkeypatch: pytest.MonkeyPatch, worth_it: float, n_lines: int
+) -> None:
+    monkeypatch.setattr("maskprobe.drafting.costs.WORTH_IT", worth_it)
+    done = CliRunner().invoke(app, ["generate", QUESTION, "-m", model, *FAST, "--max-tokens", "12", "--compare"])
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == n_lines
+    assert "x plain llama.cpp (" in lines[0]
+    tokens_per_pass = re.search(r"acceptance length ([\d.]+)", lines[0])
+    assert tokens_per_pass is not None
+    for line in lines[1:]:
+        assert line.startswith(f"no gain: this text brought {tokens_per_pass[1]} tokens a pass, and here a pass of two")
 
 
 def test_a_system_message_comes_first(model: str, llm: MaskProbeLlama) -> None:

@@ -181,6 +181,31 @@ def test_what_is_called_within_a_pass_cannot_generate(tiny: Callable[..., MaskPr
     assert len(said) == 3
 
 
+def test_a_generation_that_is_ended_within_a_pass_is_ended_after_it(
+    tiny: Callable[..., MaskProbeLlama], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = tiny(n_parallel=2)
+    begun = llm.stream(TEXT, max_tokens=30)
+    next(begun)
+    [seat] = (seat for seat in llm.engine.seats.all if seat.thread)
+    events: list[str] = []
+    end = seat.session.end
+
+    def ended() -> None:
+        events.append("ended")
+        end()
+
+    def processor(ids: Any, logits: Any) -> Any:
+        begun.close()
+        events.append("within a pass")
+        return logits
+
+    monkeypatch.setattr(seat.session, "end", ended)
+    assert len(llm.generate(TEXT, max_tokens=1, logits_processor=processor).tokens) == 1
+    assert events == ["within a pass", "ended"]
+    assert not any(seat.thread for seat in llm.engine.seats.all)
+
+
 def test_one_generation_is_enough_to_keep_others_from_the_whole_object(tiny: Callable[..., MaskProbeLlama]) -> None:
     llm = tiny(n_parallel=2)
     stream = llm.stream(TEXT, max_tokens=30)

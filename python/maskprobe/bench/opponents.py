@@ -165,8 +165,10 @@ class LlamaServer:
             draft_n=draft_n,
             draft_n_accepted=accepted,
         )
-        reason = "length" if answer.get("stop_type") == "limit" else "stop"
-        return Generation(answer["content"], answer["tokens"], reason, stats)  # type: ignore[arg-type]
+        tokens: list[int] = answer["tokens"]
+        if answer.get("stop_type") == "eos" and len(tokens) == predicted_n:
+            tokens.pop()  # the end's own, which is no token of an answer here
+        return Generation(answer["content"], tokens, "length" if answer.get("stop_type") == "limit" else "stop", stats)
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..drafting import costs
 from ..errors import ModelError
 from ..generation.request import Options
 from ..hub import resolve_model
 from ..llama import MaskProbeLlama
 from ..notation import parse_speculation
+from ..results import Stats
 from .app import app
 from .drafted import ShowDraftsOption, show_chunks
 from .groups import grouped
@@ -84,7 +86,17 @@ def generate(
         if reference is not None:
             ratio = chunk.stats.predicted_per_second / reference.predicted_per_second
             line += f", {ratio:.2f} x plain llama.cpp ({reference.predicted_per_second:.1f} tokens/s)"
+            if ratio < costs.WORTH_IT:
+                line += f"\n{_why_no_gain(llm, chunk.stats)}"
         note(line)
+
+
+def _why_no_gain(llm: MaskProbeLlama, stats: Stats) -> str:
+    """What the drafts of an answer brought, and what they must bring on this machine, in a sentence."""
+    if llm.drafting.shape == "none":
+        return f"no gain: there are no drafts, as {llm.drafting.why_none}"
+    outlook = costs.outlook(costs.interpolate(llm.engine.knowledge.measured_costs(), costs.MEASURED_ROWS))
+    return f"no gain: this text brought {stats.acceptance_length:.2f} tokens a pass, and here {outlook}"
 
 
 def _prompt_text(ctx: typer.Context, prompt: str | None) -> str:

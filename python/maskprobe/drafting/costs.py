@@ -29,7 +29,7 @@ MEASURED_ROWS = max(_SIZES)
 
 # Chances of text that repeats what stands before it, and of ordinary text.
 REPEATING, ORDINARY = 0.95, 0.6
-_WORTH_IT = 1.05  # less is within what a machine varies by
+WORTH_IT = 1.05  # less is within what a machine varies by
 
 
 class Costs(dict[int, float]):
@@ -173,7 +173,7 @@ def best_rows(curve: Curve, chance: float) -> tuple[int, float]:
 def least_chance(curve: Curve) -> float | None:
     """The chance from which on a draft gains anything, None if even certain ones do not."""
     chances = (percent / 100 for percent in range(1, 101))
-    return next((chance for chance in chances if best_rows(curve, chance)[1] >= _WORTH_IT), None)
+    return next((chance for chance in chances if best_rows(curve, chance)[1] >= WORTH_IT), None)
 
 
 def outlook(curve: Curve) -> str:
@@ -184,7 +184,7 @@ def outlook(curve: Curve) -> str:
         return f"{second}: no draft pays, decoding stays plain and as fast as without maskprobe"
     repeating, ordinary = (best_rows(curve, chance)[1] for chance in (REPEATING, ORDINARY))
     where = "nearly everywhere" if least < 0.4 else "where they are likely" if least < 0.75 else "where nearly sure"
-    gain = f"up to {ordinary:.1f} x" if ordinary >= _WORTH_IT else "little or nothing"
+    gain = f"up to {ordinary:.1f} x" if ordinary >= WORTH_IT else "little or nothing"
     return (
         f"{second}: drafts pay {where}, from a chance of {100 * least:.0f} % on; expect at most {repeating:.1f} x "
         f"plain speed in text that repeats, {gain} in ordinary text"

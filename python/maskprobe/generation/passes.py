@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -60,6 +60,7 @@ class Passes:
         self._has_maker = False  # from the first wish of several on
         self._is_rested = True  # the maker has no helpers
         self._is_closed = False
+        self._ends: list[Callable[[], None]] = []  # of generations that were ended within a pass
         self._patience = _LEAST_PATIENCE
         self.n_made = 0
 
@@ -106,7 +107,7 @@ class Passes:
                 self._changed.wait_for(lambda: len(self._playing) > 1 or self._is_free())
                 if len(self._playing) == 1:
                     self._hold = hold
-            error = self._step_alone(lane, out) if self._hold is hold else self._step_with_others(lane, out)
+            error = self._make_pass([lane], [out])[0] if self._hold is hold else self._step_with_others(lane, out)
         finally:
             self._let_go(hold)
         if error is not None:
@@ -115,11 +116,6 @@ class Passes:
     def _is_free(self) -> bool:
         """Whether a generation alone may have the core."""
         return self._hold is None and not self._visitors and self._is_rested
-
-    def _step_alone(self, lane: int, out: Pass) -> BaseException | None:
-        error = self._pool.step([lane], [out])[0]
-        self.n_made += out.n_rows > 0
-        return error
 
     def _step_with_others(self, lane: int, out: Pass) -> BaseException | None:
         release_threads()  # of when it was alone
@@ -142,19 +138,37 @@ class Passes:
             raise
         return wish.error
 
-    def leave(self, lane: int) -> None:
-        """The lane's generation is over: nobody waits for it."""
+    def leave(self, lane: int, end: Callable[[], None]) -> None:
+        """The lane's generation is over: nobody waits for it. `end` is called in the core; after a pass if within it."""
         if os.getpid() == self._pid:
             with self._changed:
                 self._expected.pop(lane, None)
                 self._playing.discard(lane)
                 self._changed.notify_all()
+            if self._is_within_pass():
+                self._ends.append(end)
+                return
+        with self.paused():
+            end()
 
     def check_thread(self) -> None:
         """Raises BusyError if what is called within a pass calls this: it would wait for itself."""
-        hold = self._hold
-        if hold is not None and hold.makes_pass and hold.thread == threading.get_ident():
+        if self._is_within_pass():
             raise BusyError("what is called within a pass, as logits processors are, cannot generate itself")
+
+    def _is_within_pass(self) -> bool:
+        hold = self._hold
+        return hold is not None and hold.makes_pass and hold.thread == threading.get_ident()
+
+    def _make_pass(self, lanes: Sequence[int], outs: Sequence[Pass]) -> Sequence[BaseException | None]:
+        """A pass, by whoever holds the core, and then what had to wait for its end."""
+        try:
+            errors = self._pool.step(lanes, outs)
+            self.n_made += any(out.n_rows for out in outs)
+            return errors
+        finally:
+            while self._ends:
+                self._ends.pop()()
 
     @contextmanager
     def _holding(self, hold: _Hold) -> Iterator[None]:
@@ -180,12 +194,11 @@ class Passes:
             errors: Sequence[BaseException | None]
             try:
                 with self._holding(_Hold(makes_pass=True)):
-                    errors = self._pool.step(list(wishes), [wish.out for wish in wishes.values()])
+                    errors = self._make_pass(list(wishes), [wish.out for wish in wishes.values()])
             except BaseException as error:
                 errors = [error] * len(wishes)
             seconds = time.perf_counter() - start
             self._patience = min(max(_LEAST_PATIENCE, _PATIENCE * seconds), _MOST_PATIENCE)
-            self.n_made += any(wish.out.n_rows for wish in wishes.values())
             self._deliver(wishes, errors)
 
     def _next(self) -> dict[int, _Wish]:

@@ -39,8 +39,7 @@ class Seat:
 
     def end(self) -> None:
         """The generation is over, whatever has ended it."""
-        with self.paused():
-            self.session.end()
+        self.session.end()
 
 
 class LaneSeat(Seat):
@@ -61,8 +60,7 @@ class LaneSeat(Seat):
         return self._passes.paused()
 
     def end(self) -> None:
-        self._passes.leave(self._lane)
-        super().end()
+        self._passes.leave(self._lane, super().end)
 
 
 class Seats:
