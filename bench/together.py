@@ -1,9 +1,10 @@
 """How much sooner are several users answered together than one after the other, plainly and with drafts?
 
 Rounds of one answer to each of the users' questions: one after the other on an object of its own, then together on one
-with as many lanes, then one after the other on that one too; plain and with drafts, in turn; and by llama-server with as
-many slots, if it is named. Each round asks new questions. Ratios are of tokens per second, and medians of the rounds. With --size the model has the shape of a
-Qwen3 and random weights: good for what passes cost, not for what drafts bring.
+with as many lanes, then one after the other on that one too; plain and with drafts, in turn; and by llama-server with
+as many slots, if it is named. Each round asks new questions. Ratios are of tokens per second, and medians of the
+rounds. With --size the model has the shape of a Qwen3 and random weights: good for what passes cost, not for what
+drafts bring.
 
 python bench/together.py --users 4 --rounds 5
 """

@@ -139,7 +139,7 @@ class Passes:
         return wish.error
 
     def leave(self, lane: int, end: Callable[[], None]) -> None:
-        """The lane's generation is over: nobody waits for it. `end` is called in the core; after a pass if within it."""
+        """The lane's generation is over: nobody waits for it. `end` is called in the core, after a pass, not in one."""
         if os.getpid() == self._pid:
             with self._changed:
                 self._expected.pop(lane, None)
