@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -290,6 +291,25 @@ def test_summaries_pool_before_dividing() -> None:
     assert reliability([run_of("auto", "a", 1.0, reliability=said)] * 2) == [(0, 0.0, 0.0), (20, 0.5, 0.4)]
 
 
+def test_speed_is_over_stock_plain_decoding_where_that_was_run() -> None:
+    results = some_results()
+    assert results.against_stock() is results
+    speeds = {"plain": 30.0, "auto": 60.0, "server-plain": 20.0, "ngram-mod": 25.0}
+    results.runs = [run_of(name, "a", 1.0, predicted_per_second=speed) for name, speed in speeds.items()]
+    results.runs.append(dataclasses.replace(results.runs[1], question_id=2))  # which the server did not answer
+    against = results.against_stock()
+    assert against.baseline == "server-plain"
+    assert [run.speed_ratio for run in against.runs] == [1.5, 3.0, 1.0, 1.25, None]
+    assert [run.speed_ratio for run in results.runs] == [1.0] * 5
+    assert "Speed is against server-plain" in page_of(results)
+
+
+def page_of(results: Results) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        report.write_html([results], Path(folder) / "report.html")
+        return (Path(folder) / "report.html").read_text()
+
+
 def test_pace_is_of_one_row_passes() -> None:
     plain = [dataclasses.replace(run_of("plain", "a", 1.0), question_id=i) for i in range(6)]
     rival = [
@@ -302,9 +322,7 @@ def test_pace_is_of_one_row_passes() -> None:
 
 
 def test_the_report_is_one_file_with_all_plots(tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    report.write_html([some_results()], page)
-    text = page.read_text()
+    text = page_of(some_results())
     assert text.count("data:image/png;base64,") == 6
     assert "&lt;b&gt;model" in text
     assert "ngram-cache could not be run: it is not there" in text

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 from ..errors import MaskProbeError
 from ..results import Generation, Stats
+from .results import STOCK_PLAIN
 
 # Defaults and settings that suit chats: short matches, short drafts.
 STOCK: dict[str, tuple[str, ...]] = {
-    "server-plain": (),
+    STOCK_PLAIN: (),
     "ngram-simple": ("--spec-type", "ngram-simple"),
     "ngram-simple-2-8": (
         *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "2"),

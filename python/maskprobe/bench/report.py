@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaskProbeError
-from .results import PLAIN, Results, Run
+from .results import Results, Run
 from .summary import acceptance_by_depth, reliability, summarize
 
 _DEPTHS = 10
@@ -26,7 +26,7 @@ def write_plots(results: Sequence[Results], folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, of in enumerate(results, start=1):
+        for number, of in enumerate((one.against_stock() for one in results), start=1):
             prefix = f"{number}-" if len(results) > 1 else ""
             for name, figure in _figures(of).items():
                 path = folder / f"{prefix}{name}.png"
@@ -47,7 +47,7 @@ def write_html(results: Sequence[Results], path: Path) -> None:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("maskprobe.bench") / "report.html").read_text(encoding="utf-8"))
-    page = template.render(results=[_view(of) for of in results])
+    page = template.render(results=[_view(of.against_stock()) for of in results])
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -56,10 +56,11 @@ def write_html(results: Sequence[Results], path: Path) -> None:
 
 def _view(results: Results) -> dict[str, Any]:
     """What the page shows of one file."""
-    others = [setting for setting in results.settings() if setting != PLAIN]
+    others = [setting for setting in results.settings() if setting != results.baseline]
     categories = list(dict.fromkeys(run.category for run in results.runs))
     return {
         "header": results.header,
+        "baseline": results.baseline,
         "failed": results.failed,
         "pooled": [(name, _groups(_of(results, name))) for name in results.settings()],
         "settings": others,
@@ -127,7 +128,7 @@ def _colour(results: Results, setting: str) -> str:
 
 
 def _plot_speed(axes: Any, results: Results) -> bool:
-    names = [name for name in results.settings() if name != PLAIN]
+    names = [name for name in results.settings() if name != results.baseline]
     speeds = {name: summarize(_of(results, name)).pooled_ratio for name in names}
     known = sorted((speed, name) for name, speed in speeds.items() if speed is not None)
     if not known:
@@ -138,12 +139,12 @@ def _plot_speed(axes: Any, results: Results) -> bool:
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.axvline(1.0, color="#444", linewidth=1)
     axes.set_xlim(0, 1.12 * known[-1][0])
-    axes.set_xlabel("speed against plain decoding, pooled (grey: stock modes)")
+    axes.set_xlabel(f"speed against {results.baseline}, pooled (grey: stock modes)")
     return True
 
 
 def _plot_categories(axes: Any, results: Results) -> bool:
-    names = [name for name in results.settings() if name != PLAIN]
+    names = [name for name in results.settings() if name != results.baseline]
     best = sorted(names, key=lambda name: -(summarize(_of(results, name)).pooled_ratio or 0.0))[:5]
     categories = list(dict.fromkeys(run.category for run in results.runs))
     if not any(run.speed_ratio is not None for run in results.runs) or not best:
@@ -154,8 +155,8 @@ def _plot_categories(axes: Any, results: Results) -> bool:
         axes.bar([x + i * width for x in range(len(categories))], values, width, label=name)
     axes.axhline(1.0, color="#444", linewidth=1)
     axes.set_xticks([x + 0.4 - width / 2 for x in range(len(categories))], categories, rotation=35, ha="right")
-    axes.set_ylabel("speed against plain decoding")
-    axes.legend(fontsize="small")
+    axes.set_ylabel(f"speed against {results.baseline}")
+    axes.figure.legend(fontsize="small", loc="outside upper center", ncols=len(best))
     return True
 
 
@@ -168,6 +169,7 @@ def _plot_rows(axes: Any, results: Results) -> bool:
                 name, (of.rows_per_pass, of.acceptance_length), xytext=(4, 3), textcoords="offset points", fontsize=7
             )
     _row_axis(axes)
+    axes.margins(x=0.15)  # room for the names
     axes.set_xlabel("rows per pass")
     axes.set_ylabel("tokens per pass (acceptance length)")
     axes.grid(alpha=0.3)

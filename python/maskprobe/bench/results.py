@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import MaskProbeError
 
 PLAIN = "plain"
+STOCK_PLAIN = "server-plain"
 FORMAT = 1
 
 
@@ -26,7 +27,7 @@ class Run:
     setting: str
     looping: bool  # plain decoding's output repeats itself
     equal_to_plain: bool | None  # None when plain decoding was not run
-    speed_ratio: float | None  # tokens/s over those of plain decoding of the same prompt
+    speed_ratio: float | None  # tokens/s over those of the results' baseline for the same prompt
     wall_ms: float  # of the whole answer, prompt included
     cpu_ms: float  # of all threads
     stats: dict[str, Any]
@@ -41,6 +42,7 @@ class Results:
     path: Path | None = None
     runs: list[Run] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # stock modes that could not be run, and why
+    baseline: str = PLAIN  # the setting that speeds are over
 
     def begin(self) -> None:
         """Starts the file, or takes over what it holds if it belongs to the same benchmark.
@@ -80,6 +82,14 @@ class Results:
         """The settings that have runs, in order."""
         return list(dict.fromkeys(run.setting for run in self.runs))
 
+    def against_stock(self) -> Results:
+        """The same, with speeds over those of stock llama.cpp's plain decoding; as they are where it was not run."""
+        stock = {run.question_id: _speed(run) for run in self.runs if run.setting == STOCK_PLAIN}
+        if not any(stock.values()):
+            return self
+        runs = [replace(run, speed_ratio=_over(_speed(run), stock.get(run.question_id))) for run in self.runs]
+        return replace(self, path=None, runs=runs, baseline=STOCK_PLAIN)
+
     def _take_over(self, old: Results) -> None:
         differs = [key for key, value in self.header.items() if key != "costs" and old.header.get(key) != value]
         if differs:
@@ -94,6 +104,15 @@ class Results:
         lines = [json.dumps({"format": FORMAT, "header": self.header})]
         lines += [json.dumps(asdict(run)) for run in self.runs]
         self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _speed(run: Run) -> float | None:
+    """Tokens per second; None for a single token, which has no pass."""
+    return run.stats["predicted_per_second"] if run.stats["passes"] else None
+
+
+def _over(speed: float | None, baseline: float | None) -> float | None:
+    return speed / baseline if speed is not None and baseline else None
 
 
 def load(path: Path) -> Results:

@@ -12,15 +12,18 @@ _DEPTHS = 8
 
 
 def show(results: Results, console: Console) -> None:
-    """Prints pooled figures, speed by category, acceptance by depth and how reliable expectations were."""
-    header = results.header
+    """Prints pooled figures, speed by category, acceptance by depth and how reliable expectations were.
+
+    Speed is against stock llama.cpp's plain decoding where that was run, else against plain decoding in our core.
+    """
+    results, header = results.against_stock(), results.header
     prompts = f"{header['prompts']} prompts x {header['max_tokens']} tokens"
     console.print(f"{header['model']}, {prompts}, {header['n_threads']} threads, {header['machine']}")
     _show_pooled(results, console)
     for setting, why in results.failed.items():
         console.print(f"{setting} could not be run: {why}", soft_wrap=True, markup=False)
     others = [setting for setting in results.settings() if setting != PLAIN]
-    _show_categories(results, others, console)
+    _show_categories(results, [setting for setting in results.settings() if setting != results.baseline], console)
     _show_depths(results, others, console)
     for setting in others:
         _show_reliability(results, setting, console)
@@ -28,12 +31,13 @@ def show(results: Results, console: Console) -> None:
 
 def _show_pooled(results: Results, console: Console) -> None:
     columns = ("setting", "prompts", "tokens/pass", "rows/pass", "tokens/s", "speed, median", "quartiles")
-    table = _table("pooled", *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "RSS MB", "equal", "pace")
+    title = f"pooled; speed against {results.baseline}" if _has_ratios(results) else "pooled"
+    table = _table(title, *columns, "speed, pooled", "CPU ms/token", "host ms/pass", "RSS MB", "equal", "pace")
     plain = [run for run in results.runs if run.setting == PLAIN]
     for setting in results.settings():
         runs = [run for run in results.runs if run.setting == setting]
         table.add_row(setting, *_cells(summarize(runs)), _number(pace(runs, plain)))
-        for label, looping in (("  looping outputs", True), ("  other outputs", False)):
+        for label, looping in (("  looping", True), ("  other", False)):
             if group := [run for run in runs if run.looping is looping]:
                 table.add_row(label, *_cells(summarize(group)), style="dim")
     console.print(table)
@@ -43,8 +47,8 @@ def _show_pooled(results: Results, console: Console) -> None:
 
 def _show_categories(results: Results, settings: list[str], console: Console) -> None:
     categories = list(dict.fromkeys(run.category for run in results.runs))
-    title = "speed against plain decoding by category, pooled" if _has_ratios(results) else "tokens/pass by category"
-    table = _table(title, "setting", *categories)
+    title = f"speed against {results.baseline} by category, pooled"
+    table = _table(title if _has_ratios(results) else "tokens/pass by category", "setting", *categories)
     for setting in settings:
         cells = []
         for category in categories:
@@ -86,7 +90,7 @@ def _has_ratios(results: Results) -> bool:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
     return table
 
 
