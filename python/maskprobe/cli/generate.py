@@ -82,13 +82,14 @@ def generate(
             write(json.dumps(result | ({"plain": reference.as_dict()} if reference else {})) + "\n")
             return
         write("\n")
-        line = str(chunk.stats)
-        if reference is not None:
-            ratio = chunk.stats.predicted_per_second / reference.predicted_per_second
-            line += f", {ratio:.2f} x plain llama.cpp ({reference.predicted_per_second:.1f} tokens/s)"
-            if ratio < costs.WORTH_IT:
-                line += f"\n{_why_no_gain(llm, chunk.stats)}"
-        note(line)
+        note(str(chunk.stats) + (_beside(llm, chunk.stats, reference) if reference else ""))
+
+
+def _beside(llm: MaskProbeLlama, stats: Stats, reference: Stats) -> str:
+    """How fast an answer was beside plain decoding, for the end of its line, and below it why if that is no gain."""
+    ratio = stats.predicted_per_second / reference.predicted_per_second
+    said = f", {ratio:.2f} x plain llama.cpp ({reference.predicted_per_second:.1f} tokens/s)"
+    return said if ratio >= costs.WORTH_IT else f"{said}\n{_why_no_gain(llm, stats)}"
 
 
 def _why_no_gain(llm: MaskProbeLlama, stats: Stats) -> str:
