@@ -65,9 +65,10 @@ def test_tasks_share_the_object(tiny_path: Callable[[str], Path]) -> None:
 def test_a_task_that_is_cancelled_frees_its_seat(tiny_path: Callable[[str], Path]) -> None:
     async def main(llm: MaskProbeLlama) -> None:
         seen = asyncio.Event()
+        endless: Any = {"logit_bias": dict.fromkeys(llm.engine.model.vocab.ends(), -100.0), "max_tokens": 400}
 
         async def read() -> None:
-            async for _ in llm.astream(PROMPT, max_tokens=400, temperature=1.0):
+            async for _ in llm.astream(PROMPT, **endless, temperature=1.0):
                 seen.set()
 
         task = asyncio.create_task(read())
@@ -84,9 +85,7 @@ def test_a_task_that_is_cancelled_frees_its_seat(tiny_path: Callable[[str], Path
             nonlocal n_passes
             n_passes += 1
 
-        endless = dict.fromkeys(llm.engine.model.vocab.ends(), -100.0)
-        options: dict[str, Any] = {"logit_bias": endless, "speculate": False, "before_pass": before_pass}
-        async for _ in (half := llm.astream(PROMPT, max_tokens=400, **options)):
+        async for _ in (half := llm.astream(PROMPT, **endless, speculate=False, before_pass=before_pass)):
             break
         await half.aclose()
         assert 0 < n_passes < 200
