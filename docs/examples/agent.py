@@ -29,8 +29,9 @@ def main() -> None:
         name="librarian",
         instructions="Answer in one sentence.",
         model=OpenAIChatCompletionsModel(model="smollm2", openai_client=client),
-        # "required" has small models call as well; the agent goes back to "auto" after the call.
-        model_settings=ModelSettings(tool_choice="required", temperature=0, max_tokens=80),
+        # "required" has small models call as well, of which some would call twice; after the call the agent goes back to
+        # "auto".
+        model_settings=ModelSettings(tool_choice="required", parallel_tool_calls=False, temperature=0, max_tokens=80),
         tools=[count_words],
     )
     result = Runner.run_sync(agent, "How many words does README.md have?", max_turns=4)
