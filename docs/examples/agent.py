@@ -29,8 +29,8 @@ def main() -> None:
         name="librarian",
         instructions="Answer in one sentence.",
         model=OpenAIChatCompletionsModel(model="smollm2", openai_client=client),
-        # "required" has small models call as well, of which some would call twice; after the call the agent goes back to
-        # "auto".
+        # "required" has small models call as well, some of them twice unless told otherwise; after the call the agent
+        # goes back to "auto".
         model_settings=ModelSettings(tool_choice="required", parallel_tool_calls=False, temperature=0, max_tokens=80),
         tools=[count_words],
     )
