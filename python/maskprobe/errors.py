@@ -24,7 +24,7 @@ class RpcError(MaskProbeError):
 
 
 class UnsupportedModelError(MaskProbeError):
-    """Speculation was required (``speculate=True``) for a model that cannot be probed."""
+    """Speculation was required, by ``speculate=True`` or a Speculation, that the model takes no such drafts for."""
 
 
 class ContextError(MaskProbeError, ValueError):
@@ -40,7 +40,7 @@ class SamplingError(MaskProbeError):
 
 
 class BusyError(MaskProbeError):
-    """The model object is already generating, in this thread or in another."""
+    """The model object is already generating: as many answers as it has room for, and no queue to wait in."""
 
 
 class StateError(MaskProbeError):

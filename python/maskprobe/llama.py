@@ -237,7 +237,11 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
     # --- generation -----------------------------------------------------------------------------------
 
     def set_seed(self, seed: int) -> None:
-        """Sets the default seed of generations, -1 = a random one."""
+        """Sets the default seed of generations: 0..2^32-1, or -1 = a random one each time.
+
+        Raises:
+            ValueError, TypeError: it is none of these.
+        """
         self._seed = checked_integer("seed", seed, -1, 2**32 - 1) % 2**32
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
@@ -264,11 +268,11 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
 
         Args:
             prompt: text (special tokens are parsed, BOS is added as the model asks) or token ids.
-            max_tokens: at most so many tokens; None = until the context is full.
+            max_tokens: at most so many tokens, 1 or more; None = until the context is full.
             stop: text that ends the generation and is not part of it; empty text is none.
             special: control tokens, all or these, that have text where the model writes them; the end never has.
-            logprobs: report the model's own log-probability of every token, and those of so many that it ranks
-                highest.
+            logprobs: report the model's own log-probability (natural logarithm) of every token, and those of so many,
+                0..100, that it ranks highest.
             speculate: None = the object's speculation, or plain decoding where nothing can be drafted;
                 True = the object's speculation, or an error; False = plain one-row decoding; or a Speculation.
             cache_prompt: decode only what the KV cache does not hold already. The prompt then reaches
@@ -281,8 +285,9 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
             ValueError, TypeError: an argument is out of range; nothing was decoded.
             ContextError: the prompt does not fit.
             UnsupportedModelError: ``speculate=True`` or a Speculation on a model that takes no such drafts.
-            BusyError, ClosedError: the object is in use or closed.
-            DecodeError: llama.cpp failed; the object stays usable.
+            BusyError, ClosedError, ForkError: the object is in use, is closed, or belongs to the process that this one
+                was forked from. These, a ContextError and the following come with the first chunk that is asked for.
+            DecodeError, MemoryError: llama.cpp failed, or there is no memory; the object stays usable.
             SamplingError: a grammar or logit_bias leaves no token to choose from; the object stays usable.
         """
         vocab, ids = self.engine.model.vocab, self.prompts.checked(prompt)

@@ -43,7 +43,8 @@ class ManyMethods(LoadedModel):
         Args:
             prompts: as :meth:`maskprobe.MaskProbeLlama.stream` takes one each.
             progress: called with the number of finished generations after each.
-            options: those of :meth:`maskprobe.MaskProbeLlama.stream`, for all of them; a seed is each one's.
+            options: those of :meth:`maskprobe.MaskProbeLlama.stream`, for all of them: each prompt is generated
+                with the same seed, and an option that is wrong is the error of each.
         """
         gone = threading.Event()
         options["before_pass"] = until(gone, checked_before_pass(options.get("before_pass")))

@@ -30,8 +30,8 @@ class Speculation:
             expected to earn most. The published method: ``"dynamic"``, the most probable mask guesses that fill
             the block [ESP, Algorithm 1], or a tuple of children per depth such as ``(14,)`` or ``(15, 4)``
             (top-1 expansion; at most ``masks`` depths).
-        block: most rows of one pass: root, drafted nodes and masks. Default: 60 for the mixed tree, 30 for a
-            dynamic one, what it needs for a static one. From 64 rows on, CPU kernels round differently from
+        block: most rows of one pass: root, drafted nodes and masks. Default: ``budget``, or 60, for the mixed tree,
+            30 for a dynamic one, what it needs for a static one. From 64 rows on, CPU kernels round differently from
             one-row decoding: every token is still the model's own choice, but near ties may fall the other
             way.
         probe: start vectors of the masks: ``"table-mean"`` (mean of the embedding table), ``"prompt-mean"``

@@ -75,7 +75,7 @@ def test_models_that_do_not_generate(name: str, reason: str, tiny_path: Callable
         ({"repeat_penalty": 0.0}, ValueError, "repeat_penalty must be above 0"),
         ({"presence_penalty": math.nan}, ValueError, "presence_penalty"),
         ({"penalty_last_n": -1}, ValueError, "penalty_last_n"),
-        ({"seed": -1}, ValueError, "seed must be in 0..4294967295, got -1"),
+        ({"seed": -2}, ValueError, "seed must be in -1..4294967295, got -2"),
         ({"stop": [3]}, ValueError, "stop must hold strings"),
         ({"speculate": 1}, TypeError, "expected a Speculation, got 1"),
         ({"speculate": "fast"}, TypeError, "got 'fast'"),

@@ -337,7 +337,7 @@ REFUSED = [
     ({"max_tokens": "many"}, TypeError, "max_tokens"),
     ({"cache_prompt": 1}, TypeError, "cache_prompt"),
     ({"temperature": -1.0}, ValueError, "temperature"),
-    ({"seed": -1}, ValueError, "seed"),
+    ({"seed": -2}, ValueError, "seed"),
 ]
 
 

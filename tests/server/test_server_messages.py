@@ -142,6 +142,13 @@ def test_tools_count_too(url: str, client: anthropic.Anthropic) -> None:
     assert fetch(url, f"{PATH}/count_tokens", options | {"model": "claude"}).status == 404
 
 
+def test_tools_that_must_not_be_called_do_not_count(client: anthropic.Anthropic) -> None:
+    options: dict[str, Any] = {"messages": HELLO, "tools": [TOOL], "tool_choice": {"type": "none"}}
+    counted = client.messages.count_tokens(model=NAME, **options).input_tokens
+    usage = ask(client, **options, max_tokens=1).usage
+    assert counted == usage.input_tokens + usage.cache_read_input_tokens
+
+
 # --- what the model says, forced ------------------------------------------------------------------------
 
 

@@ -132,6 +132,12 @@ class Tools(NamedTuple):
         """What templates may be told beside the tools themselves."""
         return {} if self.tool_choice is None else {"tool_choice": self.tool_choice}
 
+    def offered_in(self, chat: Chat) -> Chat:
+        """The chat with what its template is told of the tools: nothing where none may be called."""
+        if not self.choice().functions:
+            return chat
+        return replace(chat, tools=self.all(), variables={**chat.variables, **self.variables()})
+
     def check_for_own_grammars(self) -> None:
         """Refuses schemas of which a format that makes grammars itself would lose something.
 

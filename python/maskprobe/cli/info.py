@@ -35,7 +35,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     machine: Machine,
 ) -> None:
-    """Show what a model is, whether it can be probed, and what rows cost on this machine."""
+    """Show what a model is, how it is drafted, and what rows cost on this machine."""
     path = resolve_model(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a model that cannot be probed: the table says so

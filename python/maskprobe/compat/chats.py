@@ -6,7 +6,6 @@ There are two ways: the prompt that a format makes of the messages, or a handler
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..chat.handlers import ChatModel, Handler, stream_chat, with_messages_as_text
@@ -44,9 +43,7 @@ def _by_format(
 ) -> Any:
     options["logprobs"] = _n_top(arguments)
     choice = tools.choice()
-    if choice.functions:
-        chat = replace(chat, tools=tools.all(), variables={**chat.variables, **tools.variables()})
-    prompt = llm.prompts.of_chat(llm.chat_formats, chat, parse_special=arguments["parse_special"])
+    prompt = llm.prompts.of_chat(llm.chat_formats, tools.offered_in(chat), parse_special=arguments["parse_special"])
     options["stop"] += prompt.stop
     reading = Reading.of_chat(llm, choice, arguments, prompt)
     options["grammar"], options["special"] = reading.grammar, reading.special

@@ -96,7 +96,7 @@ class Sampling:
             first, and of the logits of what follows, [n_vocab]. They are called once before every draw, whatever was
             drafted, and before all other samplers. Processors give the logits to go on with; where a criterion gives
             True, the text ends. What they raise ends the generation.
-        seed: of the draws.
+        seed: of the draws, 0..2^32-1; -1 = a random one.
 
     Raises:
         ValueError, TypeError: a value is out of range; the message names it.
@@ -137,7 +137,7 @@ class Sampling:
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
         object.__setattr__(self, "grammar", _checked_grammar(self.grammar))
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
-        object.__setattr__(self, "seed", checked_integer("seed", seed, 0, 2**32 - 1))
+        object.__setattr__(self, "seed", checked_integer("seed", seed, -1, 2**32 - 1) % 2**32)
 
     def chain(self, vocab: Vocabulary, prompt: Sequence[int] = ()) -> Chain:
         """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
