@@ -263,8 +263,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
     ) -> Generator[Chunk, None, None]:
         """Generates a completion, one chunk per committed token.
 
-        Every token is the model's own choice for its prefix: one draw of the sampler chain per token, in
-        order, whatever was drafted.
+        Every token is the model's own choice: one draw of the sampler chain each, in order, whatever was drafted.
 
         Args:
             prompt: text (special tokens are parsed, BOS is added as the model asks) or token ids.
