@@ -16,6 +16,11 @@ def checked_integer(name: str, value: object, low: int, high: int) -> int:
     return int(value)
 
 
+def checked_seed(seed: object) -> int:
+    """Checks a seed; -1 becomes llama.cpp's default seed, with which it draws a random one."""
+    return checked_integer("seed", seed, -1, 2**32 - 1) % 2**32
+
+
 def checked_flag(name: str, value: object) -> bool:
     """Checks that a switch is True or False."""
     if not isinstance(value, bool):

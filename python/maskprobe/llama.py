@@ -21,7 +21,7 @@ from .chat.control_tokens import ControlTokens
 from .chat.formats import ChatFormats
 from .chat.handlers import Handler
 from .chat.prompts import Prompt
-from .checking import checked_flag, checked_integer
+from .checking import checked_flag, checked_seed
 from .compat.arguments import check_foreign
 from .compat.methods import CompletionMethods
 from .core.pool import PoolSizes
@@ -242,7 +242,7 @@ class MaskProbeLlama(CompletionMethods, ManyMethods):
         Raises:
             ValueError, TypeError: it is none of these.
         """
-        self._seed = checked_integer("seed", seed, -1, 2**32 - 1) % 2**32
+        self._seed = checked_seed(seed)
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """Generates a completion. Takes what :meth:`stream` takes, and raises what it raises."""

@@ -135,6 +135,11 @@ def test_seeds_can_be_set_later(llm: MaskProbeLlama) -> None:
         llm.set_seed(before)
 
 
+def test_a_call_may_ask_for_a_random_seed(llm: MaskProbeLlama) -> None:
+    texts = {llm.generate("The", max_tokens=12, temperature=1.5, seed=-1).text for _ in range(3)}
+    assert len(texts) > 1
+
+
 def test_answers_in_openais_types(llm: MaskProbeLlama) -> None:
     options: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0}
     answer = llm.create_chat_completion_openai_v1(QUESTION, **options)

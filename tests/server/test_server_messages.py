@@ -147,6 +147,7 @@ def test_tools_that_must_not_be_called_do_not_count(client: anthropic.Anthropic)
     counted = client.messages.count_tokens(model=NAME, **options).input_tokens
     usage = ask(client, **options, max_tokens=1).usage
     assert counted == usage.input_tokens + usage.cache_read_input_tokens
+    assert counted == client.messages.count_tokens(model=NAME, messages=HELLO).input_tokens
 
 
 # --- what the model says, forced ------------------------------------------------------------------------

@@ -86,6 +86,20 @@ class Tools(NamedTuple):
     functions: list[dict[str, Any]] | None
     function_call: Any
 
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Tools:
+        """Those of create_chat_completion's arguments by name; what is left out is None.
+
+        Raises:
+            ValueError, TypeError: a tool or a function is none.
+        """
+        return cls(
+            checked_tools(arguments.get("tools"), "tools"),
+            arguments.get("tool_choice"),
+            checked_tools(arguments.get("functions"), "functions"),
+            arguments.get("function_call"),
+        )
+
     def choice(self) -> Choice:
         """What may be called, and what must.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..chat.handlers import ChatModel, Handler, stream_chat, with_messages_as_text
-from ..chat.requests import Chat, PromptOptions, Tools, checked_chat, checked_tools, given_grammar
+from ..chat.requests import Chat, PromptOptions, Tools, checked_chat, given_grammar
 from ..checking import checked_flag
 from ..loaded import LoadedModel
 from .answers import answer_chunks, chat_logprobs, whole_answer
@@ -23,12 +23,7 @@ def answer_messages(llm: LoadedModel, arguments: Mapping[str, Any]) -> Any:
     """An answer, or an iterator of its parts; arguments: those of create_chat_completion by name."""
     checked_flag("stream", arguments["stream"])
     chat = checked_chat(arguments["messages"], **_prompt_options(arguments))
-    tools = Tools(
-        checked_tools(arguments["tools"], "tools"),
-        arguments["tool_choice"],
-        checked_tools(arguments["functions"], "functions"),
-        arguments["function_call"],
-    )
+    tools = Tools.of(arguments)
     options = generation_arguments(arguments)
     stop = options["stop"]
     options["stop"] = [stop] if isinstance(stop, str) else list(stop or ())

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-from ..checking import checked_integer, checked_number
+from ..checking import checked_integer, checked_number, checked_seed
 from ..grammars.grammar import Grammar, GrammarSampler
 from ..llamacpp.installed import llama_cpp
 from ..llamacpp.samplers import python_sampler
@@ -137,7 +137,7 @@ class Sampling:
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
         object.__setattr__(self, "grammar", _checked_grammar(self.grammar))
         seed = llama_cpp.LLAMA_DEFAULT_SEED if self.seed is None else self.seed
-        object.__setattr__(self, "seed", checked_integer("seed", seed, -1, 2**32 - 1) % 2**32)
+        object.__setattr__(self, "seed", checked_seed(seed))
 
     def chain(self, vocab: Vocabulary, prompt: Sequence[int] = ()) -> Chain:
         """A fresh chain for a model's vocabulary; one without samplers stands for the largest logit.
